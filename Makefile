@@ -1,0 +1,56 @@
+# Everything a person or a machine does with this checkout. Each target first installs what it needs (tools/bootstrap.py):
+# with Python 3.11 or 3.12 and make alone on Debian, as root or not.
+#
+#   make run      a payment from start to end on this machine, then it stays up     ARGS="--port 8080"
+#   make test     all tests, against a real PostgreSQL and a real local chain       ARGS="-k reorg"
+#   make check    lint, format, types, architecture rules
+#   make bench    the benchmarks, as a table and as JSON
+#   make format   rewrites the sources as `make check` wants them
+#   make lock     resolves the dependencies anew
+#   make clean    removes what was installed and built
+
+PYTHON3 ?= python3
+BOOTSTRAP = $(PYTHON3) tools/bootstrap.py
+BIN = .venv/bin
+# Two cores are the smallest machine we test on; more workers only help where there are more cores.
+TEST_WORKERS ?= 2
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench format lock clean install
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+install:
+	@$(BOOTSTRAP) dev
+
+run:
+	@$(BOOTSTRAP) demo
+	@exec $(BIN)/tallystick demo $(ARGS)
+
+test:
+	@$(BOOTSTRAP) dev
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup $(ARGS)
+
+check:
+	@$(BOOTSTRAP) check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -p no:xdist tests/test_architecture.py
+
+bench:
+	@$(BOOTSTRAP) dev
+	$(BIN)/python -m bench $(ARGS)
+
+format:
+	@$(BOOTSTRAP) check
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock:
+	@$(BOOTSTRAP) lock
+
+clean:
+	@$(BOOTSTRAP) clean
