@@ -1,10 +1,11 @@
 """Installs what `make` targets need on a machine that has Python and make only.
 
 For: `make run`, `make test`, `make check`, `make bench` on a fresh checkout, as root or not, again and again.
-Holds true: every package comes pinned with hashes (requirements/*.txt, package-lock.json); what is installed already is
-left alone (stamps keyed on the lock files' hashes); a step that cannot be done ends with what a person has to do.
-Must not: import anything outside the standard library, change anything outside the checkout except Debian packages that
-are missing and may be installed (as root, or by `sudo -n`), or ask questions.
+Holds true: every package comes pinned with hashes (requirements/*.txt, package-lock.json); what is installed
+already is left alone (stamps keyed on the lock files' hashes); a step that cannot be done ends with what a
+person has to do.
+Must not: import anything outside the standard library, change anything outside the checkout except Debian
+packages that are missing and may be installed (as root, or by `sudo -n`), or ask questions.
 
 Usage: bootstrap.py demo | dev | check | lock | clean
 """
@@ -55,11 +56,13 @@ def run(command: Sequence[str | Path], *, env: Mapping[str, str] | None = None, 
     """Runs a command that must succeed."""
     say(" ".join(str(part) for part in command))
     try:
-        subprocess.run([str(part) for part in command], check=True, cwd=cwd, env=env, stdin=subprocess.DEVNULL)
+        subprocess.run(
+            [str(part) for part in command], check=True, cwd=cwd, env=env, stdin=subprocess.DEVNULL
+        )
     except FileNotFoundError as error:
         raise CannotInstallError(f"{command[0]} was not found.") from error
     except subprocess.CalledProcessError as error:
-        raise CannotInstallError(f"{command[0]} failed with exit code {error.returncode}; see above.") from error
+        raise CannotInstallError(f"{command[0]} failed with code {error.returncode}; see above.") from error
 
 
 def succeeds(command: Sequence[str | Path]) -> bool:
@@ -73,7 +76,7 @@ def succeeds(command: Sequence[str | Path]) -> bool:
     return done.returncode == 0
 
 
-# --- stamps -----------------------------------------------------------------------------------------------------
+# --- stamps ---
 
 
 def digest(*paths: Path) -> str:
@@ -108,7 +111,7 @@ def one_at_a_time() -> Iterator[None]:
         yield
 
 
-# --- Debian packages --------------------------------------------------------------------------------------------
+# --- Debian packages ---
 
 
 def apt_prefix() -> tuple[str, ...] | None:
@@ -136,7 +139,7 @@ def apt_install(*packages: str) -> bool:
     return True
 
 
-# --- Python -----------------------------------------------------------------------------------------------------
+# --- Python ---
 
 
 def version_of(python: str) -> tuple[int, int] | None:
@@ -153,7 +156,8 @@ def version_of(python: str) -> tuple[int, int] | None:
 def choose_python() -> str:
     """The Python to build the environment with: $PYTHON, else one for which every dependency has a wheel."""
     wanted = os.environ.get("PYTHON")
-    names = [wanted] if wanted else [sys.executable, "python3", "python3.12", "python3.11", "python3.13", "python3.14"]
+    known = [sys.executable, "python3", "python3.12", "python3.11", "python3.13", "python3.14"]
+    names = [wanted] if wanted else known
     found = [(name, version) for name in names if (version := version_of(name)) and version >= PYTHON_MIN]
     for name, version in found:
         if version <= PYTHON_WITH_WHEELS_MAX:
@@ -232,7 +236,7 @@ def install_python_packages(kind: str) -> None:
     write_stamp("python", {"set": kind, "key": key})
 
 
-# --- npm --------------------------------------------------------------------------------------------------------
+# --- npm ---
 
 
 def npm_commands() -> Iterator[tuple[list[str], dict[str, str]]]:
@@ -257,12 +261,14 @@ def install_npm_packages(kind: str) -> None:
     """Installs the local chain (demo) and the compiler of the test tokens (dev) from package-lock.json."""
     key = digest(ROOT / "package.json", ROOT / "package-lock.json")
     installed = read_stamp("npm")
-    if installed.get("key") == key and installed.get("set") in {kind, "dev"} and (ROOT / "node_modules").exists():
+    present = (ROOT / "node_modules").exists()
+    if present and installed.get("key") == key and installed.get("set") in {kind, "dev"}:
         return
     if kind == "demo" and os.environ.get("TALLYSTICK_ANVIL"):
         return
     # No install scripts: nothing here needs one, and they would download from elsewhere.
-    options = ["ci", "--ignore-scripts", "--no-audit", "--no-fund"] + (["--omit=dev"] if kind == "demo" else [])
+    options = ["ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+    options += ["--omit=dev"] if kind == "demo" else []
     for command, env in npm_commands():
         try:
             run([*command, *options], env=env)
@@ -277,7 +283,7 @@ def install_npm_packages(kind: str) -> None:
     )
 
 
-# --- a browser for the tests --------------------------------------------------------------------------------------
+# --- a browser for the tests ---
 
 
 def find_chromium() -> str | None:
@@ -298,7 +304,7 @@ def install_chromium() -> None:
     )
 
 
-# --- the lock files ---------------------------------------------------------------------------------------------
+# --- the lock files ---
 
 
 def lock() -> None:
@@ -316,42 +322,42 @@ def lock() -> None:
         run([uv, "lock", "-q"], cwd=copy)
         for name, options in LOCKS.items():
             target = ROOT / "requirements" / f"{name}.txt"
-            fixed = ("--frozen", "--no-emit-project", "--no-header", "--no-annotate", "--format", "requirements-txt")
-            run([uv, "export", "-q", *fixed, *options, "-o", target], cwd=copy)
+            fixed = ("--frozen", "--no-emit-project", "--no-header", "--no-annotate")
+            run([uv, "export", "-q", *fixed, *options, "--format=requirements-txt", "-o", target], cwd=copy)
             if "://" in target.read_text():
-                raise CannotInstallError(f"{target} names an address; it must hold names, versions and hashes only.")
+                raise CannotInstallError(f"{target} names an address; it must hold versions and hashes only.")
+    options = ["install", "--package-lock-only", "--ignore-scripts", "--omit-lockfile-registry-resolved"]
     for command, env in npm_commands():
-        run(
-            [*command, "install", "--package-lock-only", "--ignore-scripts", "--omit-lockfile-registry-resolved"],
-            env=env,
-        )
+        run([*command, *options], env=env)
         break
 
 
 def clean() -> None:
     """Removes what the bootstrap and the tools made. Locked files and data stay."""
-    for name in (".venv", "node_modules", ".bootstrap", ".mypy_cache", ".ruff_cache", ".pytest_cache", "build", "dist"):
+    caches = (".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis")
+    for name in (".venv", "node_modules", ".bootstrap", "build", "dist", *caches):
         shutil.rmtree(ROOT / name, ignore_errors=True)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Entry point; returns the exit code."""
-    steps = {
-        "demo": lambda: (install_python_packages("demo"), install_npm_packages("demo")),
-        "check": lambda: (install_python_packages("dev"),),
-        "dev": lambda: (install_python_packages("dev"), install_npm_packages("dev"), install_chromium()),
-        "lock": lambda: (lock(),),
-        "clean": lambda: (clean(),),
-    }
-    if len(arguments) != 1 or arguments[0] not in steps:
-        print(__doc__, file=sys.stderr)
-        return 2
-    if arguments[0] == "clean":
+    command = arguments[0] if len(arguments) == 1 else ""
+    if command == "clean":
         clean()
         return 0
+    if command not in {"demo", "check", "dev", "lock"}:
+        print(__doc__, file=sys.stderr)
+        return 2
     try:
         with one_at_a_time():
-            steps[arguments[0]]()
+            if command == "lock":
+                lock()
+                return 0
+            install_python_packages("demo" if command == "demo" else "dev")
+            if command in {"demo", "dev"}:
+                install_npm_packages(command)
+            if command == "dev":
+                install_chromium()
     except CannotInstallError as error:
         say(f"Cannot go on: {error}")
         return 1
