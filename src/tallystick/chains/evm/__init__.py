@@ -1,0 +1,1 @@
+"""Ethereum and every chain that speaks its JSON-RPC."""

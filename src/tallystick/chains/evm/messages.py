@@ -1,0 +1,113 @@
+"""The answers of an EVM node, as typed structs holding only the fields that are used.
+
+For: fast decoding; msgspec fills these straight from the bytes and skips every other field.
+Holds true: sizes of fixed-width fields are checked while decoding (EIP-1474: 32-byte hashes, 20-byte
+addresses, 256-byte blooms, as 0x-prefixed hex text). Fields that some chains leave out are optional here; whether their
+absence matters is decided in `blocks`.
+Must not: give meaning to what it holds.
+
+The structs are not tracked by the garbage collector (`gc=False`): they hold no cycles, and a block has thousands of them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Generic, TypeVar
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from tallystick.core.errors import SourceIncomplete
+
+AnswerT = TypeVar("AnswerT")
+
+Hash = Annotated[str, Meta(min_length=66, max_length=66)]
+AddressText = Annotated[str, Meta(min_length=42, max_length=42)]
+Quantity = Annotated[str, Meta(min_length=3, max_length=66)]
+Bloom = Annotated[str, Meta(min_length=514, max_length=514)]
+
+
+class Failure(Struct, gc=False):
+    """A JSON-RPC error object (JSON-RPC 2.0, section 5.1). `data` is ignored."""
+
+    code: int = 0
+    message: str = ""
+
+
+class Answer(Struct, Generic[AnswerT], gc=False):
+    """One JSON-RPC response object. Neither `result` nor `error` present is a fault of the node."""
+
+    id: int | str | None = None
+    result: AnswerT | UnsetType = UNSET
+    error: Failure | None = None
+
+
+class HeaderAnswer(Struct, rename={"parent_hash": "parentHash"}, gc=False):
+    """A block as `eth_getBlockByNumber` gives it, without its transactions."""
+
+    hash: Hash
+    parent_hash: Hash
+    number: Quantity
+    timestamp: Quantity
+
+
+class TransactionAnswer(Struct, rename={"sender": "from"}, gc=False):
+    """A transaction of a block. `nonce` and `type` are missing or mean something else on some chains' own types."""
+
+    hash: Hash
+    sender: AddressText
+    to: AddressText | None = None
+    value: Quantity = "0x0"
+    nonce: Quantity | None = None
+    type: str | None = None
+
+
+class BlockAnswer(Struct, rename={"parent_hash": "parentHash", "logs_bloom": "logsBloom"}, gc=False):
+    """A block as `eth_getBlockByNumber` gives it with full transactions."""
+
+    hash: Hash
+    parent_hash: Hash
+    number: Quantity
+    timestamp: Quantity
+    transactions: list[TransactionAnswer]
+    logs_bloom: str | None = None
+
+
+class LogAnswer(Struct, rename={"log_index": "logIndex"}, gc=False):
+    """An event of a contract."""
+
+    address: AddressText
+    topics: list[Hash]
+    data: str
+    log_index: Quantity
+    removed: bool = False
+
+
+class ReceiptAnswer(
+    Struct,
+    rename={
+        "transaction_hash": "transactionHash",
+        "transaction_index": "transactionIndex",
+        "block_hash": "blockHash",
+        "logs_bloom": "logsBloom",
+    },
+    gc=False,
+):
+    """What a transaction did. Receipts before Byzantium (EIP-658) carry a state root in place of `status`."""
+
+    transaction_hash: Hash
+    transaction_index: Quantity
+    block_hash: Hash
+    logs: list[LogAnswer]
+    status: str | None = None
+    logs_bloom: str | None = None
+
+
+def quantity(text: str) -> int:
+    """The number in a hex quantity (EIP-1474), leading zeros tolerated. Raises SourceIncomplete for anything else."""
+    digits = text[2:]
+    # `int` alone would also take signs, underscores, spaces and digits of other scripts.
+    if text[:2] == "0x" and digits.isalnum() and digits.isascii():
+        try:
+            return int(digits, 16)
+        except ValueError:
+            pass
+    raise SourceIncomplete("A node's answer holds something else where a hex number belongs.")

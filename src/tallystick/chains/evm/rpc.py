@@ -1,0 +1,327 @@
+"""A JSON-RPC 2.0 client for one node, with limits on everything that comes back.
+
+For: the EVM source; one client per URL.
+Holds true: a call returns a decoded result that answers exactly this call, or raises an error of
+`core.errors.SourceError`'s tree. No attempt takes longer or reads more than `RpcLimits` says, and none begins after
+that time. The URL, which often holds a password or an access key, is in no name, error or log: only host and port are.
+Must not: decide what an empty result means, choose between nodes, or wait for long: a short trouble (a dropped
+connection, 429, 502) is tried again at once a few times; longer waiting is the follower's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from itertools import count
+from typing import Any, Final, TypeAlias, TypeVar
+
+import aiohttp
+import msgspec
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_random_exponential,
+)
+from yarl import URL
+
+from tallystick.chains.evm.messages import Answer, Failure
+from tallystick.core.errors import ConfigurationError, SourceIncomplete, SourceUnavailable
+
+ResultT = TypeVar("ResultT")
+Batch: TypeAlias = list[Answer[ResultT]] | Answer[ResultT]
+"""What a node may send for a batch: one answer per call, or one failure for all of them."""
+
+RETRY_AFTER_SECONDS_MAX: Final = 86_400
+_MESSAGE_LENGTH_MAX: Final = 200
+_FOREIGN_LENGTH_MAX: Final = 4_000
+_SECRET_LENGTH_MIN: Final = 8
+_READ_BUFFER_BYTES: Final = 1 << 20
+
+# EIP-1474 (-32601, -32004), and what nodes send that know the method with other parameters only (-32600, -32602).
+METHOD_MISSING_CODES: Final = frozenset({-32601, -32004, -32600, -32602})
+# EIP-1474 "limit exceeded", and the HTTP number that some providers put there.
+LIMIT_CODES: Final = frozenset({-32005, 429})
+
+
+@dataclass(frozen=True, slots=True)
+class RpcLimits:
+    """Bounds of one call. Times are seconds. A batch larger than `batch_size_max` is sent in several requests."""
+
+    response_bytes_max: int = 64 * 1024 * 1024
+    total_timeout_seconds: float = 30.0
+    connect_timeout_seconds: float = 5.0
+    batch_size_max: int = 100
+    attempts_max: int = 3
+    retry_wait_seconds_max: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One method and its positional parameters, which are JSON values."""
+
+    method: str
+    params: list[Any] = field(default_factory=list)
+
+
+class RpcRefused(SourceUnavailable):
+    """The node answered with a JSON-RPC error object. `rpc_code` is its code (EIP-1474)."""
+
+    code = "source_unavailable"
+
+    def __init__(self, node: str, method: str, rpc_code: int, message: str) -> None:
+        self.rpc_code = rpc_code
+        super().__init__(
+            f"The node refused {method}: {message} (error {rpc_code}).",
+            object_id=node,
+            remedy="It is asked again; look at the node if this goes on.",
+        )
+
+    @property
+    def method_missing(self) -> bool:
+        """The node does not have this method, or not with these parameters."""
+        return self.rpc_code in METHOD_MISSING_CODES
+
+    @property
+    def limited(self) -> bool:
+        """The node wants to be asked less often."""
+        return self.rpc_code in LIMIT_CODES
+
+
+class _Transient(SourceUnavailable):
+    """A trouble that may be over at once: worth another attempt within the call."""
+
+
+def new_session(limits: RpcLimits) -> aiohttp.ClientSession:
+    """A session for the clients of one network. Keeps no cookies and reads no proxy settings from the environment."""
+    return aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(
+            total=limits.total_timeout_seconds, sock_connect=limits.connect_timeout_seconds, ceil_threshold=60
+        ),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=True,
+        read_bufsize=_READ_BUFFER_BYTES,
+        headers={"Content-Type": "application/json", "Accept": "application/json"},
+    )
+
+
+class RpcClient:
+    """Calls methods of one node. Safe to use concurrently. `name` is host and port, safe to show.
+
+    The session is shared and belongs to the caller. Raises ConfigurationError for an unusable URL.
+    """
+
+    def __init__(self, url: str, session: aiohttp.ClientSession, limits: RpcLimits) -> None:
+        address, self._auth = _split_url(url)
+        self._secrets = _secret_parts(URL(url))
+        self._url = address
+        self.name = f"{address.host}:{address.port}"
+        self._session = session
+        self._limits = limits
+        self._ids = count(1)
+        self._encode = msgspec.json.Encoder().encode
+        self._retrying = AsyncRetrying(
+            retry=retry_if_exception(self._worth_another_attempt),
+            stop=stop_after_attempt(max(1, limits.attempts_max)) | stop_after_delay(limits.total_timeout_seconds),
+            wait=_Wait(limits.retry_wait_seconds_max),
+            reraise=True,
+        )
+
+    async def call(self, call: Call, decoder: msgspec.json.Decoder[Answer[ResultT]]) -> ResultT:
+        """The result of one call. Raises RpcRefused, SourceUnavailable or SourceIncomplete."""
+        request_id = next(self._ids)
+        body = await self.post(self._encode(_request(request_id, call)))
+        answer = self._decode(body, decoder)
+        if answer.error is not None:
+            raise self._refused(call.method, answer.error)
+        if answer.id != request_id:
+            raise self._unusable("The node answered another question than the one asked (wrong id).")
+        if answer.result is msgspec.UNSET:
+            raise self._unusable("The node's answer has neither a result nor an error.")
+        return answer.result
+
+    async def batch(
+        self, calls: Sequence[Call], decoder: msgspec.json.Decoder[Batch[ResultT]]
+    ) -> list[ResultT | RpcRefused]:
+        """The results in the order of `calls`, whatever order the node answers in.
+
+        A call that the node refuses is a value, so that the others stay usable. Raises RpcRefused if the node
+        refuses the batch as a whole, SourceIncomplete if answers are missing, doubled or foreign, else SourceUnavailable.
+        """
+        results: list[ResultT | RpcRefused] = []
+        size = max(1, self._limits.batch_size_max)
+        for start in range(0, len(calls), size):
+            results += await self._one_batch(calls[start : start + size], decoder)
+        return results
+
+    async def _one_batch(
+        self, calls: Sequence[Call], decoder: msgspec.json.Decoder[Batch[ResultT]]
+    ) -> list[ResultT | RpcRefused]:
+        ids = [next(self._ids) for _ in calls]
+        body = await self.post(self._encode([_request(i, call) for i, call in zip(ids, calls, strict=True)]))
+        answers = self._decode(body, decoder)
+        if isinstance(answers, Answer):
+            if answers.error is not None:
+                raise self._refused(f"a batch of {len(calls)} calls", answers.error)
+            raise self._unusable("The node sent a single answer to a batch.")
+        by_id = {answer.id: answer for answer in answers}
+        if len(answers) != len(calls) or by_id.keys() != set(ids):
+            raise SourceIncomplete(
+                f"The node's answers do not match the {len(calls)} calls of a batch: {len(answers)} came.",
+                object_id=self.name,
+                remedy="It is asked again.",
+            )
+        results: list[ResultT | RpcRefused] = []
+        for request_id, call in zip(ids, calls, strict=True):
+            answer = by_id[request_id]
+            if answer.error is not None:
+                results.append(self._refused(call.method, answer.error))
+            elif answer.result is msgspec.UNSET:
+                raise self._unusable("One of the node's answers has neither a result nor an error.")
+            else:
+                results.append(answer.result)
+        return results
+
+    async def post(self, body: bytes) -> bytes:
+        """Send a request body and return the answer's, within the limits. Raises SourceUnavailable."""
+        return await self._retrying(self._post_once, body)
+
+    async def _post_once(self, body: bytes) -> bytes:
+        try:
+            async with self._session.post(self._url, data=body, auth=self._auth, allow_redirects=False) as response:
+                if response.status != 200:
+                    raise self._bad_status(response)
+                return await self._read(response)
+        except TimeoutError:
+            raise self._unusable("The node did not answer in time.") from None
+        except aiohttp.ClientError as error:
+            # Only the kind is told: the text of these errors may hold the URL.
+            raise _Transient(
+                f"The node cannot be reached ({type(error).__name__}).",
+                object_id=self.name,
+                remedy="Check that it runs and listens there.",
+            ) from None
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        """The body, decompressed. Stops reading as soon as it is too large."""
+        limit = self._limits.response_bytes_max
+        if response.content_length is not None and response.content_length > limit:
+            raise self._too_large()
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in response.content.iter_any():
+            size += len(chunk)
+            if size > limit:
+                raise self._too_large()
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def _decode(self, body: bytes, decoder: msgspec.json.Decoder[ResultT]) -> ResultT:
+        try:
+            return decoder.decode(body)
+        except msgspec.ValidationError as error:
+            # JSON, but not the shape asked for. An error object of an odd shape also ends here.
+            raise SourceIncomplete(
+                f"The node's answer does not have the expected shape: {_printable(str(error))}.",
+                object_id=self.name,
+                remedy="It is asked again; look at the node or the proxy before it if this goes on.",
+            ) from None
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            raise self._unusable("The node's answer is not JSON (an error page, or cut off).") from None
+
+    def _bad_status(self, response: aiohttp.ClientResponse) -> SourceUnavailable:
+        status = response.status
+        retry_after = retry_after_seconds(response.headers.get("Retry-After"), datetime.now(UTC))
+        kind = _Transient if status in (429, 500, 502, 503, 504) else SourceUnavailable
+        reason = "asks to be called less often" if status == 429 else "cannot answer"
+        return kind(f"The node {reason} (HTTP {status}).", object_id=self.name, retry_after_seconds=retry_after)
+
+    def _worth_another_attempt(self, error: BaseException) -> bool:
+        """A short trouble, and the node does not ask for a longer pause than we are willing to make in a call."""
+        if not isinstance(error, _Transient):
+            return False
+        return (error.retry_after_seconds or 0) <= self._limits.retry_wait_seconds_max
+
+    def _refused(self, what: str, failure: Failure) -> RpcRefused:
+        message = failure.message[:_FOREIGN_LENGTH_MAX]
+        for secret in self._secrets:  # some providers repeat the access key in their errors
+            message = message.replace(secret, "[hidden]")
+        return RpcRefused(self.name, what, failure.code, _printable(message))
+
+    def _unusable(self, what: str) -> SourceUnavailable:
+        return SourceUnavailable(what, object_id=self.name, remedy="It is asked again.")
+
+    def _too_large(self) -> SourceUnavailable:
+        return SourceUnavailable(
+            f"The node's answer is larger than {self._limits.response_bytes_max} bytes.",
+            object_id=self.name,
+            remedy="Raise the network's limit if its blocks are that large.",
+        )
+
+
+class _Wait:
+    """How long to wait before another attempt: what the node asked for, or a random growing time."""
+
+    def __init__(self, seconds_max: float) -> None:
+        self._seconds_max = seconds_max
+        self._jitter = wait_random_exponential(multiplier=0.1, max=seconds_max)
+
+    def __call__(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome is not None else None
+        asked = error.retry_after_seconds if isinstance(error, SourceUnavailable) else None
+        return float(asked) if asked is not None else self._jitter(state)
+
+
+def retry_after_seconds(header: str | None, now: datetime) -> int | None:
+    """The delay in a Retry-After header, as seconds or a date (RFC 9110, 10.2.3). None if absent or unreadable."""
+    if header is None:
+        return None
+    text = header.strip()
+    if text.isascii() and text.isdigit() and len(text) <= 9:
+        return min(int(text), RETRY_AFTER_SECONDS_MAX)
+    try:
+        moment = parsedate_to_datetime(text[:64])
+        seconds = (moment - now).total_seconds()
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return min(max(0, round(seconds)), RETRY_AFTER_SECONDS_MAX)
+
+
+def _split_url(text: str) -> tuple[URL, aiohttp.BasicAuth | None]:
+    """The URL without its credentials, and these as basic authentication (RFC 7617)."""
+    problem = ConfigurationError(
+        "A node's URL must be http:// or https:// with a host.", remedy="Correct the network's rpc_urls."
+    )
+    try:
+        url = URL(text)
+        user, password = url.user, url.password
+        bare = url.with_user(None).with_fragment(None) if url.absolute else url
+        port = bare.port
+    except (ValueError, TypeError):
+        raise problem from None
+    if bare.scheme not in ("http", "https") or not bare.host or port is None:
+        raise problem
+    if user is None and password is None:
+        return bare, None
+    return bare, aiohttp.BasicAuth(user or "", password or "", encoding="utf-8")
+
+
+def _secret_parts(url: URL) -> tuple[str, ...]:
+    """What of a URL must not be shown even if a node repeats it: passwords, and path or query parts that look like keys."""
+    parts = (*url.parts, *url.query.values())
+    long = [part for part in parts if len(part) >= _SECRET_LENGTH_MIN]
+    return tuple(part for part in (url.password, *long) if part)
+
+
+def _request(request_id: int, call: Call) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": request_id, "method": call.method, "params": call.params}
+
+
+def _printable(text: str) -> str:
+    """A foreign text, cut and without control characters, fit for an error and a log line."""
+    return "".join(character if character.isprintable() else " " for character in text[:_MESSAGE_LENGTH_MAX])

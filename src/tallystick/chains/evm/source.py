@@ -1,0 +1,431 @@
+"""The EVM family's source of facts: several nodes of one network behind the `Source` protocol.
+
+For: the follower of one EVM network, and `doctor`.
+Holds true: a node is used only after its chain id and genesis block were compared with the configuration and with the other
+nodes, again after every trouble; header and receipts of a block come from one node; every block is
+checked for completeness (`blocks`) before it is handed out. Nodes are tried in the configured order; one that
+fails is put aside for a while, but is tried again before giving up.
+Must not: treat a refusal or an empty answer as an empty block, or wait longer than the limits of its calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+import aiohttp
+import msgspec
+
+from tallystick.chains.evm.blocks import checked_block, header_of
+from tallystick.chains.evm.messages import Answer, BlockAnswer, HeaderAnswer, ReceiptAnswer, quantity
+from tallystick.chains.evm.rpc import Batch, Call, RpcClient, RpcLimits, RpcRefused, new_session
+from tallystick.chains.source import ChainIdentity, NodeState
+from tallystick.core.chain import Block, BlockHeader, Head
+from tallystick.core.errors import (
+    BlockNotFound,
+    ConfigurationError,
+    SourceError,
+    SourceIncomplete,
+    SourcesDisagree,
+    SourceUnavailable,
+    WrongChain,
+)
+
+ResultT = TypeVar("ResultT")
+StructT = TypeVar("StructT", bound=msgspec.Struct)
+
+_ORIGINS_REMEMBERED_MAX: Final = 1024
+_SYMBOL_LENGTH_MAX: Final = 64
+# Function selectors of the optional ERC-20 metadata (EIP-20): decimals() and symbol().
+_DECIMALS_SELECTOR: Final = "0x313ce567"
+_SYMBOL_SELECTOR: Final = "0x95d89b41"
+
+_HEADER: Final = msgspec.json.Decoder(Answer[HeaderAnswer | None])
+_BLOCK: Final = msgspec.json.Decoder(Answer[BlockAnswer | None])
+_RECEIPTS: Final = msgspec.json.Decoder(Answer[list[ReceiptAnswer | None] | None])
+_RECEIPT_BATCH: Final = msgspec.json.Decoder(Batch[ReceiptAnswer | None])
+_MIXED_BATCH: Final = msgspec.json.Decoder(Batch[msgspec.Raw])
+
+
+@dataclass(frozen=True, slots=True)
+class EvmOptions:
+    """One EVM network. Times are seconds.
+
+    `genesis_hash` pins the first block if it is known beforehand. `finality_tags` off: the chain has no usable `safe`
+    and `finalized`. `blooms` off: its nodes answer with empty log blooms, so that logs cannot be checked against them.
+    """
+
+    network: str
+    chain_id: int
+    rpc_urls: tuple[str, ...]
+    genesis_hash: str | None = None
+    finality_tags: bool = True
+    blooms: bool = True
+    aside_seconds: float = 10.0
+    agreement_timeout_seconds: float = 3.0
+    limits: RpcLimits = field(default_factory=RpcLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenInfo:
+    """What a contract says about itself. None: it does not answer, or not as EIP-20 describes. The symbol proves nothing."""
+
+    decimals: int | None
+    symbol: str | None
+    has_code: bool
+
+
+@dataclass(slots=True)
+class _Node:
+    """A node and its health as last seen. `verified`: it was asked for its chain since its last trouble."""
+
+    rpc: RpcClient
+    verified: bool = False
+    aside_until: float = 0.0
+    height: int | None = None
+    problem: str | None = None
+    receipts_by_block: bool = True
+    finality_tags: bool = True
+
+
+class EvmSource:
+    """Facts of one EVM network. Safe to call concurrently within one event loop.
+
+    Raises ConfigurationError if no usable URL is configured. Close it with `close`.
+    """
+
+    def __init__(self, options: EvmOptions) -> None:
+        if not options.rpc_urls:
+            raise ConfigurationError(
+                "A network needs at least one node.", object_id=options.network, remedy="Add rpc_urls to the network."
+            )
+        self._options = options
+        self._genesis = options.genesis_hash.lower() if options.genesis_hash else None
+        self._session: aiohttp.ClientSession | None = None
+        self._nodes: tuple[_Node, ...] = ()
+        self._origins: dict[str, _Node] = {}
+        for url in options.rpc_urls:
+            RpcClient.check_url(url)
+
+    # -- the Source protocol
+
+    async def identity(self) -> ChainIdentity:
+        """Chain id and genesis hash. Every node that answers must agree; raises WrongChain, or SourceUnavailable if none does."""
+        nodes = self._open()
+        outcomes = await asyncio.gather(*(self._verify(node) for node in nodes), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, SourceError):
+                raise outcome
+        problems = [outcome for outcome in outcomes if isinstance(outcome, SourceError)]
+        for problem in problems:
+            if isinstance(problem, WrongChain):
+                raise problem
+        if len(problems) == len(nodes) or self._genesis is None:
+            raise problems[0]
+        return ChainIdentity(str(self._options.chain_id), self._genesis)
+
+    async def head(self) -> Head:
+        """The best block of the first usable node, with its finality where it has any. Raises WrongChain too."""
+        return await self._with_a_node(self._head_of)
+
+    async def header_at(self, height: int) -> BlockHeader:
+        """The best chain's header at `height`. Raises BlockNotFound above the node's head."""
+        call = Call("eth_getBlockByNumber", [hex(height), False])
+
+        async def ask(node: _Node) -> BlockHeader:
+            header = header_of(_found(await node.rpc.call(call, _HEADER), height, node))
+            self._expect_height(header, height, node)
+            self._remember_origin(header.hash, node)
+            return header
+
+        return await self._with_a_node(ask)
+
+    async def block_at(self, height: int) -> Block:
+        """The best chain's complete block at `height`: its receipts are asked for by its hash, at the same node.
+
+        Raises BlockNotFound, SourceIncomplete or SourceUnavailable; all mean: ask again later.
+        """
+        call = Call("eth_getBlockByNumber", [hex(height), True])
+
+        async def ask(node: _Node) -> Block:
+            answer = _found(await node.rpc.call(call, _BLOCK), height, node)
+            receipts = await self._receipts(node, answer)
+            block = checked_block(answer, receipts, blooms=self._options.blooms)
+            self._expect_height(block.header, height, node)
+            self._remember_origin(block.header.hash, node)
+            return block
+
+        return await self._with_a_node(ask)
+
+    async def confirm_agreement(self, header: BlockHeader) -> None:
+        """Ask the other nodes for their block at this height. Raises SourcesDisagree, or WrongChain.
+
+        A node that is behind or silent does not disagree. With one node there is nobody to ask.
+        """
+        origin = self._origins.get(header.hash)
+        others = [node for node in self._open() if node is not origin]
+        if len(others) == len(self._nodes):  # unknown origin: the node in use is the first usable one
+            others.remove(self._in_order()[0])
+        answers = await asyncio.gather(*(self._hash_at(node, header.height) for node in others))
+        for node, answer in zip(others, answers, strict=True):
+            if answer is not None and answer != header.hash:
+                raise SourcesDisagree(
+                    f"Node {node.rpc.name} has block {answer} where another node has {header.hash}.",
+                    object_id=f"{self._options.network} block {header.height}",
+                    remedy="Crediting waits until they agree; if it lasts, find out which node is wrong.",
+                )
+
+    def nodes(self) -> tuple[NodeState, ...]:
+        """The nodes as last seen, in configured order. Before the first call nothing is known of them."""
+        return tuple(
+            NodeState(node.rpc.name, node.problem is None and node.verified, node.height, node.problem)
+            for node in self._nodes
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    # -- for `doctor`, and when a token is enabled
+
+    async def token_info(self, contract: str) -> TokenInfo:
+        """Ask a contract (address in lower case) for its decimals and symbol, at the newest block. Raises SourceError."""
+        calls = [
+            Call("eth_getCode", [contract, "latest"]),
+            Call("eth_call", [{"to": contract, "data": _DECIMALS_SELECTOR}, "latest"]),
+            Call("eth_call", [{"to": contract, "data": _SYMBOL_SELECTOR}, "latest"]),
+        ]
+
+        async def ask(node: _Node) -> TokenInfo:
+            code, decimals, symbol = await node.rpc.batch(calls, _MIXED_BATCH)
+            for refused in (code, decimals, symbol):
+                # A contract without these functions makes the call fail; too many calls is another matter.
+                if isinstance(refused, RpcRefused) and (refused is code or refused.limited):
+                    raise refused
+            return TokenInfo(
+                decimals=_decimals_in(_bytes_in(decimals)),
+                symbol=_symbol_in(_bytes_in(symbol)),
+                has_code=bool(_bytes_in(code)),
+            )
+
+        return await self._with_a_node(ask)
+
+    # -- nodes
+
+    def _open(self) -> tuple[_Node, ...]:
+        """The nodes. The session is made on first use, because it belongs to the running event loop."""
+        if self._session is None:
+            limits = self._options.limits
+            self._session = new_session(limits)
+            self._nodes = tuple(_Node(RpcClient(url, self._session, limits)) for url in self._options.rpc_urls)
+        return self._nodes
+
+    def _in_order(self) -> list[_Node]:
+        """All nodes: first the usable ones in configured order, then those put aside, the longest waiting first."""
+        now = time.monotonic()
+        return sorted(self._open(), key=lambda node: max(0.0, node.aside_until - now))
+
+    async def _with_a_node(self, ask: Callable[[_Node], Awaitable[ResultT]]) -> ResultT:
+        """The first good answer. If none is good, the error of the node that was asked first."""
+        first_problem: SourceError | None = None
+        for node in self._in_order():
+            try:
+                if not node.verified:
+                    await self._verify(node)
+                result = await ask(node)
+            except WrongChain:
+                raise
+            except BlockNotFound as error:  # it lags, which is no reason to leave it aside
+                first_problem = first_problem or error
+            except SourceError as error:
+                self._put_aside(node, error)
+                first_problem = first_problem or error
+            else:
+                node.problem = None
+                return result
+        assert first_problem is not None  # there is at least one node
+        raise first_problem
+
+    def _put_aside(self, node: _Node, error: SourceError) -> None:
+        """Prefer other nodes for a while, at least as long as the node asks for; look at its chain anew afterwards."""
+        asked = error.retry_after_seconds if isinstance(error, SourceUnavailable) else None
+        node.aside_until = time.monotonic() + max(self._options.aside_seconds, asked or 0)
+        node.verified = False
+        node.problem = error.what
+
+    async def _verify(self, node: _Node) -> None:
+        """Compare the node's chain id and genesis with ours. Raises WrongChain, or what kept it from answering."""
+        try:
+            chain_id, genesis = await node.rpc.batch(
+                [Call("eth_chainId"), Call("eth_getBlockByNumber", ["0x0", False])], _MIXED_BATCH
+            )
+            self._expect_chain_id(node, _value(chain_id, str))
+            self._expect_genesis(node, header_of(_value(genesis, HeaderAnswer)).hash)
+        except SourceError as error:
+            self._put_aside(node, error)
+            raise
+        node.verified, node.problem = True, None
+
+    def _expect_chain_id(self, node: _Node, text: str) -> None:
+        found, wanted = quantity(text[:66]), self._options.chain_id
+        if found != wanted:
+            raise self._wrong_chain(f"Node {node.rpc.name} serves chain id {found}, but {wanted} is configured.")
+
+    def _expect_genesis(self, node: _Node, found: str) -> None:
+        if self._genesis is None:
+            self._genesis = found
+        elif found != self._genesis:
+            raise self._wrong_chain(
+                f"Node {node.rpc.name} has the first block {found}, but {self._genesis} is expected."
+            )
+
+    def _wrong_chain(self, what: str) -> WrongChain:
+        return WrongChain(
+            what, object_id=self._options.network, remedy="Correct rpc_urls or chain_id; nothing is credited until then."
+        )
+
+    def _expect_height(self, header: BlockHeader, height: int, node: _Node) -> None:
+        if header.height != height:
+            raise SourceIncomplete(
+                f"The node sent block {header.height} when asked for {height}.", object_id=node.rpc.name
+            )
+
+    def _remember_origin(self, block_hash: str, node: _Node) -> None:
+        """Which node named a block, so that `confirm_agreement` asks the others. Bounded, oldest first out."""
+        self._origins[block_hash] = node
+        if len(self._origins) > _ORIGINS_REMEMBERED_MAX:
+            del self._origins[next(iter(self._origins))]
+
+    # -- questions
+
+    async def _head_of(self, node: _Node) -> Head:
+        """Newest block, finality and (again) chain id in one request."""
+        tags = ["latest"]
+        if self._options.finality_tags and node.finality_tags:
+            tags += ["safe", "finalized"]
+        calls = [Call("eth_chainId")] + [Call("eth_getBlockByNumber", [tag, False]) for tag in tags]
+        chain_id, latest, *marks = await node.rpc.batch(calls, _MIXED_BATCH)
+        self._expect_chain_id(node, _value(chain_id, str))
+        header = header_of(_value(latest, HeaderAnswer))
+        heights = [_height_or_none(mark) for mark in marks] or [None, None]
+        if any(isinstance(mark, RpcRefused) and mark.rpc_code == _INVALID_PARAMS for mark in marks):
+            node.finality_tags = False
+        node.height = header.height
+        self._remember_origin(header.hash, node)
+        return Head(header, *heights)
+
+    async def _receipts(self, node: _Node, block: BlockAnswer) -> list[ReceiptAnswer | None]:
+        """All receipts of the block, by its hash. Nodes without `eth_getBlockReceipts` are asked for each one, in batches."""
+        if not block.transactions:
+            return []
+        if node.receipts_by_block:
+            try:
+                receipts = await node.rpc.call(Call("eth_getBlockReceipts", [block.hash]), _RECEIPTS)
+            except RpcRefused as refused:
+                if refused.limited:
+                    raise
+                # Any other refusal: try it one by one. Only a clear "no such method" is remembered.
+                node.receipts_by_block = not refused.method_missing
+            else:
+                if receipts is None:
+                    raise SourceIncomplete(
+                        f"The node has no receipts for block {block.hash}.",
+                        object_id=node.rpc.name,
+                        remedy="The block may be new to it or may have left its best chain. It is asked again.",
+                    )
+                return receipts
+        calls = [Call("eth_getTransactionReceipt", [transaction.hash]) for transaction in block.transactions]
+        answers = await node.rpc.batch(calls, _RECEIPT_BATCH)
+        found: list[ReceiptAnswer | None] = []
+        for answer in answers:
+            if isinstance(answer, RpcRefused):
+                raise answer
+            found.append(answer)
+        return found
+
+    async def _hash_at(self, node: _Node, height: int) -> str | None:
+        """The node's block at `height`, or None if it is silent or behind. Raises WrongChain."""
+        call = Call("eth_getBlockByNumber", [hex(height), False])
+        try:
+            async with asyncio.timeout(self._options.agreement_timeout_seconds):
+                if not node.verified:
+                    await self._verify(node)
+                answer = await node.rpc.call(call, _HEADER)
+            return None if answer is None else header_of(answer).hash
+        except WrongChain:
+            raise
+        except SourceError as error:
+            self._put_aside(node, error)
+        except TimeoutError:
+            self._put_aside(node, SourceUnavailable("The node did not answer in time."))
+        return None
+
+
+_INVALID_PARAMS: Final = -32602
+
+
+def _found(answer: StructT | None, height: int, node: _Node) -> StructT:
+    if answer is None:
+        raise BlockNotFound(
+            f"The node has no block {height}.", object_id=node.rpc.name, remedy="It is behind, or the chain is shorter."
+        )
+    return answer
+
+
+def _value(answer: msgspec.Raw | RpcRefused, kind: type[ResultT]) -> ResultT:
+    """The typed value in one answer of a mixed batch. Raises RpcRefused or SourceIncomplete."""
+    if isinstance(answer, RpcRefused):
+        raise answer
+    try:
+        return msgspec.json.decode(answer, type=kind)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        raise SourceIncomplete(
+            "One of the node's answers does not have the expected shape.", remedy="It is asked again."
+        ) from None
+
+
+def _height_or_none(answer: msgspec.Raw | RpcRefused) -> int | None:
+    """How far a finality tag has come. A node that refuses the tag or has no such block yet says nothing."""
+    if isinstance(answer, RpcRefused):
+        if answer.limited:
+            raise answer
+        return None
+    header = _value(answer, HeaderAnswer | None)  # type: ignore[arg-type]  # msgspec takes unions too
+    return None if header is None else header_of(header).height
+
+
+def _bytes_in(answer: msgspec.Raw | RpcRefused) -> bytes:
+    """The bytes of a hex answer; empty if the call was refused. Raises SourceIncomplete."""
+    if isinstance(answer, RpcRefused):
+        return b""
+    text = _value(answer, str)
+    try:
+        if text.startswith("0x"):
+            return bytes.fromhex(text[2:])
+    except ValueError:
+        pass
+    raise SourceIncomplete("The node's answer is not hex data.", remedy="It is asked again.")
+
+
+def _decimals_in(data: bytes) -> int | None:
+    """A uint8 in its 32-byte word (Solidity ABI)."""
+    value = int.from_bytes(data, "big")
+    return value if len(data) == 32 and value < 256 else None
+
+
+def _symbol_in(data: bytes) -> str | None:
+    """A `string`, or the `bytes32` of some old contracts. Foreign text: cut, and only if it is printable."""
+    from eth_abi.abi import decode  # slow to import, and rarely needed
+    from eth_abi.exceptions import DecodingError
+
+    if len(data) > 4096:
+        return None
+    try:
+        text = data.rstrip(b"\0").decode() if len(data) == 32 else str(decode(["string"], data)[0])
+    except (DecodingError, UnicodeDecodeError, OverflowError):
+        return None
+    return text if 0 < len(text) <= _SYMBOL_LENGTH_MAX and text.isprintable() else None

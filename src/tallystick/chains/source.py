@@ -1,0 +1,71 @@
+"""The protocol every network family speaks.
+
+For: the follower, which asks for heads and blocks and never learns which family answers.
+Holds true: an answer is complete and checked, or an error of `core.errors.SourceError`'s tree is raised;
+"nothing" is never the meaning of a failed, truncated, empty or lagging answer. Every call is bounded in
+time and size.
+Must not: decide anything about payments, or remember facts between calls (caches of immutable blocks aside).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from tallystick.core.chain import Block, BlockHeader, Head
+
+
+@dataclass(frozen=True, slots=True)
+class ChainIdentity:
+    """What pins a chain: its id in the family's own terms and the hash of its first block."""
+
+    chain: str
+    genesis_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """One node as last seen. `name` is safe to show: host and port, no credentials."""
+
+    name: str
+    ok: bool
+    height: int | None
+    problem: str | None
+
+
+class Source(Protocol):
+    """Where one network's facts come from. One instance per network, used by one follower at a time."""
+
+    async def identity(self) -> ChainIdentity:
+        """The chain that the nodes serve. Raises WrongChain when they serve different ones or not the one configured."""
+        ...
+
+    async def head(self) -> Head:
+        """The best block of the node in use, with the network's finality markers where it has them."""
+        ...
+
+    async def header_at(self, height: int) -> BlockHeader:
+        """The best chain's header at `height`. Raises BlockNotFound above the node's head."""
+        ...
+
+    async def block_at(self, height: int) -> Block:
+        """The best chain's complete block at `height`, fetched by its hash and checked against itself.
+
+        Raises BlockNotFound, SourceIncomplete or SourceUnavailable; all mean: ask again later.
+        """
+        ...
+
+    async def confirm_agreement(self, header: BlockHeader) -> None:
+        """Ask every other node for its block at this height; SourcesDisagree if one names another hash.
+
+        A node that is behind or silent does not disagree; it is shown in `nodes`.
+        """
+        ...
+
+    def nodes(self) -> tuple[NodeState, ...]:
+        """The nodes as last seen, in configured order."""
+        ...
+
+    async def close(self) -> None:
+        """Release connections. The source must not be used afterwards."""
+        ...

@@ -1,0 +1,231 @@
+"""What a chain says, as values: blocks, observed transfers, and the view of which blocks are the best chain.
+
+For: the vocabulary between a network's source, the intake of blocks and the assessment of invoices.
+Holds true: facts only grow. A transfer is observed in blocks (its anchors); which anchor counts is computed
+from the best chain, never stored as a counter. `connect` accepts a block only on top of the block it names
+as its parent; anything else is answered with what to do next (`NeedsOlderBlock`).
+Must not: know how a family encodes its blocks, or fetch anything.
+
+Shapes: heights are block numbers, times are aware UTC datetimes with whole seconds (chain time), amounts are
+integers of base units, hashes are the family's usual text form (0x-prefixed lower-case hex on EVM).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class Channel(StrEnum):
+    """Where inside its transaction a transfer stands. Part of a transfer's identity, with the ordinal."""
+
+    VALUE = "value"  # native coin moved by the transaction itself (EVM: tx.to and tx.value); ordinal 0
+    LOG = "log"  # an event of a token contract; ordinal is the position among its transaction's own logs
+    TRACE = "trace"  # native coin moved by a contract call; ordinal is the position in the call trace
+    OUTPUT = "output"  # a transaction output; ordinal is the output index
+    INVOICE = "invoice"  # a payment request settled off chain (Lightning); ordinal 0
+
+
+@dataclass(frozen=True, slots=True)
+class CreditKey:
+    """Identity of one transfer: stays the same wherever and however often the transaction is mined."""
+
+    network: str
+    tx_hash: str
+    channel: Channel
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRef:
+    """A block's place: its hash and height."""
+
+    hash: str
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockHeader:
+    """What links a block to its parent. `time` is the chain's own time of the block."""
+
+    hash: str
+    parent_hash: str
+    height: int
+    time: datetime
+
+    @property
+    def ref(self) -> BlockRef:
+        """The block's place."""
+        return BlockRef(self.hash, self.height)
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedTransfer:
+    """Value that a successful transaction of a block moved to `to`.
+
+    `contract` is None for the native coin. `spend_key` names what a conflicting transaction would have to use
+    as well (EVM: sender and nonce); two transactions with one spend key can never both be in the best chain.
+    `log_index` is the position in the whole block: evidence only, it changes when the block changes.
+    """
+
+    tx_hash: str
+    channel: Channel
+    ordinal: int
+    sender: str
+    to: str
+    contract: str | None
+    amount: int
+    spend_key: str
+    log_index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A complete, checked block: its header, all transfers in it, and what its transactions spent.
+
+    `spends` maps spend key to transaction hash for every transaction of the block, also for failed ones: a
+    failed transaction uses up its nonce and so replaces others.
+    """
+
+    header: BlockHeader
+    transfers: tuple[ObservedTransfer, ...]
+    spends: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A node's best block, and how far its network's own finality has come (None where it says nothing)."""
+
+    header: BlockHeader
+    safe_height: int | None = None
+    finalized_height: int | None = None
+
+
+class Finality(StrEnum):
+    """What makes a transfer confirmed: a number of blocks, or the network's own word."""
+
+    DEPTH = "depth"
+    SAFE = "safe"
+    FINALIZED = "finalized"
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """When a transfer counts as confirmed. `confirmations` matters for `Finality.DEPTH` only (>= 1).
+
+    `zero_conf` lets a sighting outside any block count as confirmed; only a merchant's rule sets it.
+    """
+
+    finality: Finality
+    confirmations: int = 1
+    zero_conf: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """That a certain block holds (or held) a transfer. Never edited; `in_best_chain` is the current view."""
+
+    block: BlockRef
+    time: datetime
+    in_best_chain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkView:
+    """How far one network has been processed by us.
+
+    `scanned_until` is the highest chain time of any block ever processed: it never goes back, so that a
+    window once closed does not open again because of a reorganisation.
+    `halted` means that crediting waits for a person's decision.
+    """
+
+    network: str
+    tip: BlockRef | None
+    scanned_until: datetime | None
+    safe_height: int | None = None
+    finalized_height: int | None = None
+    halted: bool = False
+
+
+def canonical_anchor(anchors: tuple[Anchor, ...]) -> Anchor | None:
+    """The anchor in the best chain, if any. A transfer can stand in at most one block of one chain."""
+    for anchor in anchors:
+        if anchor.in_best_chain:
+            return anchor
+    return None
+
+
+def confirmations(anchor: Anchor | None, view: NetworkView) -> int:
+    """Blocks that hold or follow the transfer: `tip - anchor + 1`, or 0 outside the best chain."""
+    if anchor is None or not anchor.in_best_chain or view.tip is None:
+        return 0
+    return max(0, view.tip.height - anchor.block.height + 1)
+
+
+def is_final(anchor: Anchor | None, requirement: Requirement, view: NetworkView) -> bool:
+    """Whether a transfer at `anchor` meets `requirement` in `view`. Outside the best chain: only by zero_conf."""
+    if anchor is None or not anchor.in_best_chain:
+        return False
+    match requirement.finality:
+        case Finality.DEPTH:
+            return confirmations(anchor, view) >= max(1, requirement.confirmations)
+        case Finality.SAFE:
+            return view.safe_height is not None and anchor.block.height <= view.safe_height
+        case Finality.FINALIZED:
+            return view.finalized_height is not None and anchor.block.height <= view.finalized_height
+
+
+def final_at_height(anchor: Anchor, requirement: Requirement) -> int:
+    """The height that the tip (depth) or the finality marker (safe, finalized) must reach for `is_final`."""
+    if requirement.finality is Finality.DEPTH:
+        return anchor.block.height + max(1, requirement.confirmations) - 1
+    return anchor.block.height
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The block stands on the cursor: process it and move the cursor to it."""
+
+    block: BlockRef
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyConnected:
+    """The block is the cursor itself: nothing to do."""
+
+    block: BlockRef
+
+
+@dataclass(frozen=True, slots=True)
+class NeedsOlderBlock:
+    """The block does not stand on the cursor: fetch `height` next and look for the common ancestor there."""
+
+    height: int
+
+
+def connect(cursor: BlockRef | None, header: BlockHeader) -> Connected | AlreadyConnected | NeedsOlderBlock:
+    """Say what to do with `header` when our best chain ends at `cursor`.
+
+    With no cursor yet the first block is accepted as it is. A block above the next height asks for the next
+    height (a gap is never jumped). A block at or below the cursor, or one whose parent is another block than
+    the cursor, asks for the block at the cursor's height: if that is still ours nothing happened, else the
+    search for the common ancestor (`common_ancestor`) begins there.
+    """
+    if cursor is None:
+        return Connected(header.ref)
+    if header.ref == cursor:
+        return AlreadyConnected(cursor)
+    if header.height > cursor.height + 1:
+        return NeedsOlderBlock(cursor.height + 1)
+    if header.height == cursor.height + 1 and header.parent_hash == cursor.hash:
+        return Connected(header.ref)
+    return NeedsOlderBlock(min(cursor.height, header.height))
+
+
+def common_ancestor(ours: tuple[BlockRef, ...], theirs: dict[int, str]) -> BlockRef | None:
+    """The highest block of `ours` that `theirs` (height to hash) also has, or None if none is known to be shared."""
+    for block in sorted(ours, key=lambda ref: ref.height, reverse=True):
+        if theirs.get(block.height) == block.hash:
+            return block
+    return None

@@ -1,0 +1,47 @@
+"""A network as configured: which chain it must be, which assets count there, and when a payment is confirmed.
+
+For: matching observed transfers to assets, quoting, requirements. Holds true: an asset is the native coin or a token
+bound to its contract; two tokens of one network never share a contract or a symbol.
+Must not: know URLs, credentials or how a node is asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tallystick.core.chain import Finality, Requirement
+from tallystick.core.money import Asset
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """One configured network.
+
+    `family` names the kind of addresses ("evm"), `chain` the chain in the family's terms (EVM: the decimal chain id).
+    `pegs` maps an asset key to the currency it is priced at par with, where the configuration says so.
+    `safety_depth` is in blocks: a deeper reorganisation halts crediting.
+    """
+
+    name: str
+    family: str
+    chain: str
+    native: Asset
+    tokens: tuple[Asset, ...] = ()
+    requirement: Requirement = field(default_factory=lambda: Requirement(Finality.DEPTH, 12))
+    safety_depth: int = 64
+    pegs: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def assets(self) -> tuple[Asset, ...]:
+        """All assets that count on this network, the native coin first."""
+        return (self.native, *self.tokens)
+
+    def asset_by_symbol(self, symbol: str) -> Asset | None:
+        """The configured asset of that symbol. For requests; never for judging what arrived."""
+        return next((asset for asset in self.assets if asset.symbol == symbol), None)
+
+    def asset_by_contract(self, contract: str | None) -> Asset | None:
+        """The configured asset bound to `contract` (normal form), the native coin for None, else None."""
+        if contract is None:
+            return self.native
+        return next((asset for asset in self.tokens if asset.contract == contract), None)

@@ -1,0 +1,73 @@
+"""The pool of connections and the transaction, the only two ways to the database.
+
+Holds true: a transaction is all or nothing; connections speak UTC and give up a statement that runs too long.
+JSON is written as the text that was rendered and read as values; NUMERIC is an `int` both ways.
+Must not: retry a transaction by itself (the caller knows whether its work may be repeated).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import asyncpg
+
+from tallystick.core.errors import DatabaseError
+from tallystick.db.sql import Connection
+
+CONNECT_SECONDS_MAX: Final = 10
+STATEMENT_SECONDS_MAX: Final = 60
+
+
+class Database:
+    """A pool of connections to one PostgreSQL database. Open with `Database.open`, close with `close`."""
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], url: str) -> None:
+        self._pool = pool
+        self.url = url
+
+    @classmethod
+    async def open(cls, url: str, *, connections_max: int = 10) -> Database:
+        """Open a pool. Raises DatabaseError when the server cannot be reached."""
+        try:
+            pool = await asyncpg.create_pool(
+                url,
+                min_size=1,
+                max_size=connections_max,
+                timeout=CONNECT_SECONDS_MAX,
+                command_timeout=STATEMENT_SECONDS_MAX,
+                init=_prepare,
+                server_settings={"timezone": "UTC", "application_name": "tallystick"},
+            )
+        except (OSError, asyncpg.PostgresError, TimeoutError) as error:
+            raise DatabaseError(
+                f"The database cannot be reached ({type(error).__name__}).",
+                remedy="Check TALLYSTICK_DATABASE_URL and that the server runs.",
+            ) from error
+        return cls(pool, url)
+
+    async def close(self) -> None:
+        """Give every connection back and close it."""
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection without a transaction, for reading and for sessions (LISTEN, advisory locks)."""
+        async with self._pool.acquire() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A READ COMMITTED transaction: committed at the end of the block, rolled back by any exception."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            yield connection
+
+
+async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    # NUMERIC as int: every numeric column has scale 0, and Decimal arithmetic is never wanted.
+    await connection.set_type_codec("numeric", encoder=str, decoder=int, schema="pg_catalog", format="text")
+    # JSON is decoded where it is evidence to show; rendered text is passed through on the way in.
+    for name in ("json", "jsonb"):
+        await connection.set_type_codec(name, encoder=str, decoder=json.loads, schema="pg_catalog", format="text")
