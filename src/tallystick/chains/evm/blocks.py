@@ -1,26 +1,28 @@
 """From a block's header and its receipts to a complete, checked `Block`.
 
 For: the EVM source; also fuzzed and measured on its own, since it does no I/O.
-Holds true: a `Block` comes out only if header and receipts fit together in count, order, hashes, log positions and
-blooms; anything else is `SourceIncomplete`. What comes out is lower-case 0x-prefixed hex and integers of base units.
-Must not: know which contracts or addresses matter to us. Every contract's transfers are reported, because a transfer
-of an unknown token to one of our addresses has to be explained to its payer too.
+Holds true: a `Block` comes out only if header and receipts fit together in count, order, hashes, log
+positions and blooms; anything else is `SourceIncomplete`. What comes out is lower-case 0x-prefixed hex and
+integers of base units.
+Must not: know which contracts or addresses matter to us. Every contract's transfers are reported, because a
+transfer of an unknown token to one of our addresses has to be explained to its payer too.
 
 What counts as a transfer
-- Native coin: a successful transaction with a value above zero and a receiver. A contract creation (`to` is null)
-  pays nobody. Coin moved inside contract calls is not visible in receipts and is not reported here.
-- Token: a log in a successful transaction with the Transfer topic, exactly three topics and 32 bytes of data (ERC-20,
-  EIP-20). ERC-721 uses the same topic with four topics. A topic that holds an address has twelve zero bytes in front;
-  other logs are not transfers between accounts and are ignored.
-- Zero amounts are not reported: they move nothing, and anybody can emit them in another's name (address poisoning).
-- Self-transfers (sender = receiver) are reported. They are true facts of the chain; whether they are income is not a
-  question about the chain.
+- Native coin: a successful transaction with a value above zero and a receiver. A contract creation (`to` is
+  null) pays nobody. Coin moved inside contract calls is not visible in receipts and is not reported here.
+- Token: a log in a successful transaction with the Transfer topic, exactly three topics and 32 bytes of data
+  (EIP-20). ERC-721 uses the same topic with four topics. A topic that holds an address has twelve zero bytes
+  in front; other logs are not transfers between accounts and are ignored.
+- Zero amounts are not reported: they move nothing, and anybody can emit them in another's name (address
+  poisoning).
+- Self-transfers (sender = receiver) are reported. They are true facts of the chain; whether they are income
+  is not a question about the chain.
 - Rewards and withdrawals of the consensus layer are not transactions and are not reported.
 
-What counts as a spend: a signed transaction uses up its sender's nonce, also when it fails. Chains add transaction
-types of their own (deposits, system calls) whose nonce is missing, always zero, or counted elsewhere. Treating
-those as spends would make unrelated transactions look like replacements of each other, so such a transaction gets
-a spend key that only itself can have.
+What counts as a spend: a signed transaction uses up its sender's nonce, also when it fails. Chains add
+transaction types of their own (deposits, system calls) whose nonce is missing, always zero, or counted
+elsewhere. Treating those as spends would make unrelated transactions look like replacements of each other, so
+such a transaction gets a spend key that only itself can have.
 """
 
 from __future__ import annotations
@@ -45,10 +47,12 @@ TRANSFER_TOPIC: Final = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55
 
 ZERO_ADDRESS: Final = "0x" + "00" * 20
 _ADDRESS_TOPIC_PREFIX: Final = "0x" + "00" * 12
+_STATUSES: Final = frozenset({"0x1", "0x0"})  # EIP-658
 _TRY_AGAIN: Final = "It is asked for again."
 
-# Types whose nonce is the sender's own counter: legacy, EIP-2930, EIP-1559, EIP-4844, EIP-7702; zkSync's EIP-712
-# transactions (0x71); Celo's with a fee currency (0x7b, 0x7c). `None` is a node that names no type: legacy.
+# Types whose nonce is the sender's own counter: legacy, EIP-2930, EIP-1559, EIP-4844, EIP-7702; zkSync's
+# EIP-712 transactions (0x71); Celo's with a fee currency (0x7b, 0x7c). `None` is a node that names no type:
+# legacy.
 _TYPES_WITH_NONCE: Final = frozenset({None, "0x0", "0x1", "0x2", "0x3", "0x4", "0x71", "0x7b", "0x7c"})
 
 
@@ -70,20 +74,22 @@ def checked_block(
 ) -> Block:
     """The block, once its receipts are shown to be all there and to fit. Raises SourceIncomplete otherwise.
 
-    `blooms=False` leaves the bloom checks out, for chains whose nodes answer with empty blooms (zkSync, TRON); log
-    positions and counts are still checked.
+    `blooms=False` leaves the bloom checks out, for chains whose nodes answer with empty blooms (zkSync,
+    TRON); log positions and counts are still checked.
     """
     header = header_of(answer)
     try:
         _make_lower_case(answer)
-        _check_receipts(answer, receipts)
+        present = _check_receipts(answer, receipts)
+        _check_log_positions(present)
         if blooms:
-            _check_blooms(answer, receipts)
+            _check_blooms(answer, present)
         else:
-            _check_log_texts(receipts)
-        transfers, spends = _extract(answer.transactions, receipts)
+            _check_log_texts(present)
+        transfers, spends = _extract(answer.transactions, present)
     except SourceIncomplete as error:
-        raise SourceIncomplete(error.what, object_id=f"block {header.height} {header.hash}", remedy=_TRY_AGAIN) from None
+        where = f"block {header.height} {header.hash}"
+        raise SourceIncomplete(error.what, object_id=where, remedy=_TRY_AGAIN) from None
     return Block(header, tuple(transfers), spends)
 
 
@@ -102,7 +108,7 @@ def _make_lower_case(answer: BlockAnswer) -> None:
 
 
 def _require_hex(texts: Sequence[str], digits: int) -> None:
-    """Every text is 0x and hex digits. The lengths were checked in decoding; joined, one pass checks them all."""
+    """Every text is 0x and hex digits. Decoding checked the lengths; joined, one pass checks them all."""
     together = "".join(texts)
     try:
         # No hex digit is an `x`, so removing the prefixes leaves digits only, unless something is wrong.
@@ -113,15 +119,17 @@ def _require_hex(texts: Sequence[str], digits: int) -> None:
         raise SourceIncomplete("A node's answer holds something else where a hash or an address belongs.")
 
 
-def _check_receipts(answer: BlockAnswer, receipts: Sequence[ReceiptAnswer | None]) -> None:
-    """One receipt per transaction, of this block, in order, with logs numbered through the block from 0."""
+def _check_receipts(answer: BlockAnswer, receipts: Sequence[ReceiptAnswer | None]) -> list[ReceiptAnswer]:
+    """One receipt per transaction, of this block, in order, each with a status."""
     transactions = answer.transactions
     if len(receipts) != len(transactions):
-        raise SourceIncomplete(f"The block has {len(transactions)} transactions, but {len(receipts)} receipts came.")
+        raise SourceIncomplete(
+            f"The block has {len(transactions)} transactions, but {len(receipts)} receipts came."
+        )
     if len({transaction.hash for transaction in transactions}) != len(transactions):
         raise SourceIncomplete("The block names a transaction twice.")
+    present: list[ReceiptAnswer] = []
     block_hash = answer.hash
-    next_log = 0
     for position, (transaction, receipt) in enumerate(zip(transactions, receipts, strict=True)):
         if receipt is None:
             raise SourceIncomplete(f"The receipt of transaction {position} is null.")
@@ -132,14 +140,24 @@ def _check_receipts(answer: BlockAnswer, receipts: Sequence[ReceiptAnswer | None
                 raise SourceIncomplete(f"Receipt {position} belongs to another block.")
         if receipt.transaction_index != hex(position) and quantity(receipt.transaction_index) != position:
             raise SourceIncomplete(f"Receipt {position} says that it stands elsewhere in the block.")
-        if receipt.status != "0x1" and receipt.status != "0x0":
+        if receipt.status not in _STATUSES:
             raise SourceIncomplete(_status_problem(position, receipt.status))
+        present.append(receipt)
+    return present
+
+
+def _check_log_positions(receipts: Sequence[ReceiptAnswer]) -> None:
+    """Logs are numbered through the block from 0, none missing, doubled or withdrawn."""
+    position = 0
+    for receipt in receipts:
         for log in receipt.logs:
             if log.removed:
-                raise SourceIncomplete(f"Log {next_log} is marked as removed.")
-            if log.log_index != hex(next_log) and quantity(log.log_index) != next_log:
-                raise SourceIncomplete(f"Where log {next_log} belongs, another one stands: one is missing or doubled.")
-            next_log += 1
+                raise SourceIncomplete(f"Log {position} is marked as removed.")
+            if log.log_index != hex(position) and quantity(log.log_index) != position:
+                raise SourceIncomplete(
+                    f"Where log {position} belongs another one stands: one is missing or doubled."
+                )
+            position += 1
 
 
 def _status_problem(position: int, status: str | None) -> str:
@@ -151,16 +169,16 @@ def _status_problem(position: int, status: str | None) -> str:
     return f"Receipt {position} has an unknown status."
 
 
-def _check_blooms(answer: BlockAnswer, receipts: Sequence[ReceiptAnswer | None]) -> None:
+def _check_blooms(answer: BlockAnswer, receipts: Sequence[ReceiptAnswer]) -> None:
     """Each receipt's bloom is that of its logs, and together they are the header's.
 
-    Transactions from the zero address cannot be signed; chains insert them (Polygon's state sync), and their logs may
-    or may not be part of the header's bloom. Both are accepted.
+    Transactions from the zero address cannot be signed; chains insert them (Polygon's state sync), and their
+    logs may or may not be part of the header's bloom. Both are accepted.
     """
     bits_of = BITS_OF
     signed = unsigned = 0
     for position, (transaction, receipt) in enumerate(zip(answer.transactions, receipts, strict=True)):
-        if receipt is None or (not receipt.logs and receipt.logs_bloom == EMPTY_BLOOM):
+        if not receipt.logs and receipt.logs_bloom == EMPTY_BLOOM:
             continue
         bits = 0
         for log in receipt.logs:
@@ -168,24 +186,26 @@ def _check_blooms(answer: BlockAnswer, receipts: Sequence[ReceiptAnswer | None])
             for topic in log.topics:
                 bits |= bits_of[topic]
         if receipt.logs_bloom != bloom_text(bits) and bloom_number(receipt.logs_bloom) != bits:
-            raise SourceIncomplete(f"The logs of receipt {position} do not fit its bloom: some are missing or foreign.")
+            raise SourceIncomplete(
+                f"The logs of receipt {position} do not fit its bloom: some are missing or foreign."
+            )
         if transaction.sender == ZERO_ADDRESS:
             unsigned |= bits
         else:
             signed |= bits
     if bloom_number(answer.logs_bloom) not in (signed, signed | unsigned):
-        raise SourceIncomplete("The receipts' logs do not fit the bloom of the block: some are missing or foreign.")
+        raise SourceIncomplete("The logs do not fit the bloom of the block: some are missing or foreign.")
 
 
-def _check_log_texts(receipts: Sequence[ReceiptAnswer | None]) -> None:
+def _check_log_texts(receipts: Sequence[ReceiptAnswer]) -> None:
     """Addresses and topics are hex. With bloom checks this follows from computing the bloom."""
-    logs = [log for receipt in receipts if receipt is not None for log in receipt.logs]
+    logs = [log for receipt in receipts for log in receipt.logs]
     _require_hex([log.address for log in logs], 40)
     _require_hex([topic for log in logs for topic in log.topics], 64)
 
 
 def _extract(
-    transactions: Sequence[TransactionAnswer], receipts: Sequence[ReceiptAnswer | None]
+    transactions: Sequence[TransactionAnswer], receipts: Sequence[ReceiptAnswer]
 ) -> tuple[list[ObservedTransfer], dict[str, str]]:
     """All transfers in the order of the block, and what each transaction spent."""
     transfers: list[ObservedTransfer] = []
@@ -193,7 +213,6 @@ def _extract(
     spends: dict[str, str] = {}
     first_log = 0
     for transaction, receipt in zip(transactions, receipts, strict=True):
-        assert receipt is not None  # `_check_receipts` came before
         tx_hash, sender = transaction.hash.lower(), transaction.sender
         nonce = transaction.nonce
         if nonce is not None and transaction.type in _TYPES_WITH_NONCE and sender != ZERO_ADDRESS:
@@ -203,27 +222,29 @@ def _extract(
         spends[spend_key] = tx_hash
         logs = receipt.logs
         if receipt.status == "0x1":
-            to = transaction.to
-            if transaction.value != "0x0" and to is not None:
+            if transaction.value != "0x0" and transaction.to is not None:
                 value = quantity(transaction.value)
                 if value > 0:
-                    add(ObservedTransfer(tx_hash, Channel.VALUE, 0, sender, to, None, value, spend_key))
+                    add(
+                        ObservedTransfer(
+                            tx_hash, Channel.VALUE, 0, sender, transaction.to, None, value, spend_key
+                        )
+                    )
             for ordinal, log in enumerate(logs):
                 topics = log.topics
-                if (
-                    len(topics) == 3
-                    and topics[0] == TRANSFER_TOPIC
-                    and len(log.data) == 66
-                    and topics[1][:26] == _ADDRESS_TOPIC_PREFIX
-                    and topics[2][:26] == _ADDRESS_TOPIC_PREFIX
-                ):
-                    amount = quantity(log.data)
-                    if amount > 0:
-                        # fmt: off
-                        add(ObservedTransfer(
-                            tx_hash, Channel.LOG, ordinal, ("0x" + topics[1][26:]).lower(),
-                            ("0x" + topics[2][26:]).lower(), log.address.lower(), amount, spend_key, first_log + ordinal,
-                        ))
-                        # fmt: on
+                if len(topics) != 3 or topics[0] != TRANSFER_TOPIC or len(log.data) != 66:
+                    continue
+                if topics[1][:26] != _ADDRESS_TOPIC_PREFIX or topics[2][:26] != _ADDRESS_TOPIC_PREFIX:
+                    continue
+                amount = quantity(log.data)
+                if amount == 0:
+                    continue
+                source, to = ("0x" + topics[1][26:]).lower(), ("0x" + topics[2][26:]).lower()
+                contract, log_index = log.address.lower(), first_log + ordinal
+                add(
+                    ObservedTransfer(
+                        tx_hash, Channel.LOG, ordinal, source, to, contract, amount, spend_key, log_index
+                    )
+                )
         first_log += len(logs)
     return transfers, spends

@@ -1,10 +1,10 @@
 """Log blooms: which addresses and topics the logs of a receipt must hold.
 
 For: noticing logs that a node left out or added.
-Holds true: the bits are those of the Yellow Paper (section 4.3.1, M3:2048): of each address and topic, the low 11
-bits of the first three 16-bit pairs of its Keccak-256.
-Must not: be taken as proof that a log exists; a bloom has false positives. Together with the contiguous log indices it
-shows omissions, which is what it is used for.
+Holds true: the bits are those of the Yellow Paper (section 4.3.1, M3:2048): of each address and topic, the
+low 11 bits of the first three 16-bit pairs of its Keccak-256.
+Must not: be taken as proof that a log exists; a bloom has false positives. Together with the contiguous log
+indices it shows omissions, which is what it is used for.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _HEX_LENGTHS: Final = {42: 20, 66: 32}
 
 
 class BloomBits(dict[str, int]):
-    """Hex text of an address or topic -> its bits as a 2048-bit number. Missing entries are computed on access.
+    """Hex text of an address or topic -> its bits as a 2048-bit number. Computed on first access.
 
-    Contracts, their event topics and busy accounts come back in every block, so hashing them once pays. The memory is
-    bounded: when `REMEMBERED_MAX` entries (about 20 MB) are held it starts anew.
+    Contracts, their event topics and busy accounts come back in every block, so hashing them once pays. The
+    memory is bounded: when `REMEMBERED_MAX` entries (about 20 MB) are held it starts anew.
     """
 
     def __missing__(self, text: str) -> int:
@@ -40,7 +40,7 @@ class BloomBits(dict[str, int]):
         if text[:2] != "0x" or len(raw) != _HEX_LENGTHS.get(len(text)):
             raise SourceIncomplete("A log holds something else where an address or topic belongs.")
         first, second, third = _pairs_of(keccak_256(raw).digest())
-        bits = _BIT[first & 2047] | _BIT[second & 2047] | _BIT[third & 2047]
+        bits: int = _BIT[first & 2047] | _BIT[second & 2047] | _BIT[third & 2047]
         if len(self) >= REMEMBERED_MAX:
             self.clear()
         self[text] = bits

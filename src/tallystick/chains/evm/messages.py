@@ -2,11 +2,12 @@
 
 For: fast decoding; msgspec fills these straight from the bytes and skips every other field.
 Holds true: sizes of fixed-width fields are checked while decoding (EIP-1474: 32-byte hashes, 20-byte
-addresses, 256-byte blooms, as 0x-prefixed hex text). Fields that some chains leave out are optional here; whether their
-absence matters is decided in `blocks`.
+addresses, 256-byte blooms, as 0x-prefixed hex text). Fields that some chains leave out are optional here;
+whether their absence matters is decided in `blocks`.
 Must not: give meaning to what it holds.
 
-The structs are not tracked by the garbage collector (`gc=False`): they hold no cycles, and a block has thousands of them.
+The structs are not tracked by the garbage collector (`gc=False`): they hold no cycles, and a block has
+thousands of them.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class HeaderAnswer(Struct, rename={"parent_hash": "parentHash"}, gc=False):
 
 
 class TransactionAnswer(Struct, rename={"sender": "from"}, gc=False):
-    """A transaction of a block. `nonce` and `type` are missing or mean something else on some chains' own types."""
+    """A transaction of a block. `nonce` and `type` may be missing on chains' own types."""
 
     hash: Hash
     sender: AddressText
@@ -102,7 +103,7 @@ class ReceiptAnswer(
 
 
 def quantity(text: str) -> int:
-    """The number in a hex quantity (EIP-1474), leading zeros tolerated. Raises SourceIncomplete for anything else."""
+    """The number in a hex quantity (EIP-1474), leading zeros tolerated. Raises SourceIncomplete."""
     digits = text[2:]
     # `int` alone would also take signs, underscores, spaces and digits of other scripts.
     if text[:2] == "0x" and digits.isalnum() and digits.isascii():

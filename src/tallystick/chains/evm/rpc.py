@@ -2,15 +2,15 @@
 
 For: the EVM source; one client per URL.
 Holds true: a call returns a decoded result that answers exactly this call, or raises an error of
-`core.errors.SourceError`'s tree. No attempt takes longer or reads more than `RpcLimits` says, and none begins after
-that time. The URL, which often holds a password or an access key, is in no name, error or log: only host and port are.
-Must not: decide what an empty result means, choose between nodes, or wait for long: a short trouble (a dropped
-connection, 429, 502) is tried again at once a few times; longer waiting is the follower's business.
+`core.errors.SourceError`'s tree. No attempt takes longer or reads more than `RpcLimits` says, and none begins
+after that time. The URL, which often holds a password or an access key, is in no name, error or log: only
+host and port are.
+Must not: decide what an empty result means, choose between nodes, or wait for long: a short trouble (a
+dropped connection, 429, 502) is tried again at once a few times; longer waiting is the follower's business.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -41,9 +41,11 @@ RETRY_AFTER_SECONDS_MAX: Final = 86_400
 _MESSAGE_LENGTH_MAX: Final = 200
 _FOREIGN_LENGTH_MAX: Final = 4_000
 _SECRET_LENGTH_MIN: Final = 8
+_TRANSIENT_STATUSES: Final = frozenset({429, 500, 502, 503, 504})
 _READ_BUFFER_BYTES: Final = 1 << 20
 
-# EIP-1474 (-32601, -32004), and what nodes send that know the method with other parameters only (-32600, -32602).
+# EIP-1474 (-32601, -32004), and what nodes send that know the method with other parameters only (-32600,
+# -32602).
 METHOD_MISSING_CODES: Final = frozenset({-32601, -32004, -32600, -32602})
 # EIP-1474 "limit exceeded", and the HTTP number that some providers put there.
 LIMIT_CODES: Final = frozenset({-32005, 429})
@@ -51,7 +53,7 @@ LIMIT_CODES: Final = frozenset({-32005, 429})
 
 @dataclass(frozen=True, slots=True)
 class RpcLimits:
-    """Bounds of one call. Times are seconds. A batch larger than `batch_size_max` is sent in several requests."""
+    """Bounds of one call, times in seconds. A batch above `batch_size_max` is sent in several requests."""
 
     response_bytes_max: int = 64 * 1024 * 1024
     total_timeout_seconds: float = 30.0
@@ -98,7 +100,7 @@ class _Transient(SourceUnavailable):
 
 
 def new_session(limits: RpcLimits) -> aiohttp.ClientSession:
-    """A session for the clients of one network. Keeps no cookies and reads no proxy settings from the environment."""
+    """A session for the clients of one network. No cookies, no proxy settings from the environment."""
     return aiohttp.ClientSession(
         timeout=aiohttp.ClientTimeout(
             total=limits.total_timeout_seconds, sock_connect=limits.connect_timeout_seconds, ceil_threshold=60
@@ -127,7 +129,8 @@ class RpcClient:
         self._encode = msgspec.json.Encoder().encode
         self._retrying = AsyncRetrying(
             retry=retry_if_exception(self._worth_another_attempt),
-            stop=stop_after_attempt(max(1, limits.attempts_max)) | stop_after_delay(limits.total_timeout_seconds),
+            stop=stop_after_attempt(max(1, limits.attempts_max))
+            | stop_after_delay(limits.total_timeout_seconds),
             wait=_Wait(limits.retry_wait_seconds_max),
             reraise=True,
         )
@@ -151,12 +154,14 @@ class RpcClient:
         """The results in the order of `calls`, whatever order the node answers in.
 
         A call that the node refuses is a value, so that the others stay usable. Raises RpcRefused if the node
-        refuses the batch as a whole, SourceIncomplete if answers are missing, doubled or foreign, else SourceUnavailable.
+        refuses the batch as a whole, SourceIncomplete if answers are missing, doubled or foreign, else
+        SourceUnavailable.
         """
         results: list[ResultT | RpcRefused] = []
         size = max(1, self._limits.batch_size_max)
         for start in range(0, len(calls), size):
-            results += await self._one_batch(calls[start : start + size], decoder)
+            part = await self._one_batch(calls[start : start + size], decoder)
+            results.extend(part)
         return results
 
     async def _one_batch(
@@ -193,7 +198,9 @@ class RpcClient:
 
     async def _post_once(self, body: bytes) -> bytes:
         try:
-            async with self._session.post(self._url, data=body, auth=self._auth, allow_redirects=False) as response:
+            async with self._session.post(
+                self._url, data=body, auth=self._auth, allow_redirects=False
+            ) as response:
                 if response.status != 200:
                     raise self._bad_status(response)
                 return await self._read(response)
@@ -237,12 +244,14 @@ class RpcClient:
     def _bad_status(self, response: aiohttp.ClientResponse) -> SourceUnavailable:
         status = response.status
         retry_after = retry_after_seconds(response.headers.get("Retry-After"), datetime.now(UTC))
-        kind = _Transient if status in (429, 500, 502, 503, 504) else SourceUnavailable
+        kind = _Transient if status in _TRANSIENT_STATUSES else SourceUnavailable
         reason = "asks to be called less often" if status == 429 else "cannot answer"
-        return kind(f"The node {reason} (HTTP {status}).", object_id=self.name, retry_after_seconds=retry_after)
+        return kind(
+            f"The node {reason} (HTTP {status}).", object_id=self.name, retry_after_seconds=retry_after
+        )
 
     def _worth_another_attempt(self, error: BaseException) -> bool:
-        """A short trouble, and the node does not ask for a longer pause than we are willing to make in a call."""
+        """A short trouble, and the node does not ask for a longer pause than we make within a call."""
         if not isinstance(error, _Transient):
             return False
         return (error.retry_after_seconds or 0) <= self._limits.retry_wait_seconds_max
@@ -278,7 +287,7 @@ class _Wait:
 
 
 def retry_after_seconds(header: str | None, now: datetime) -> int | None:
-    """The delay in a Retry-After header, as seconds or a date (RFC 9110, 10.2.3). None if absent or unreadable."""
+    """The delay in a Retry-After header: seconds or a date (RFC 9110, 10.2.3). None if unreadable."""
     if header is None:
         return None
     text = header.strip()
@@ -290,6 +299,11 @@ def retry_after_seconds(header: str | None, now: datetime) -> int | None:
     except (ValueError, TypeError, OverflowError):
         return None
     return min(max(0, round(seconds)), RETRY_AFTER_SECONDS_MAX)
+
+
+def check_url(url: str) -> None:
+    """Raises ConfigurationError if a node's URL cannot be used. The URL is not repeated in the error."""
+    _split_url(url)
 
 
 def _split_url(text: str) -> tuple[URL, aiohttp.BasicAuth | None]:
@@ -312,7 +326,7 @@ def _split_url(text: str) -> tuple[URL, aiohttp.BasicAuth | None]:
 
 
 def _secret_parts(url: URL) -> tuple[str, ...]:
-    """What of a URL must not be shown even if a node repeats it: passwords, and path or query parts that look like keys."""
+    """What of a URL must not be shown even if a node repeats it: the password, and whatever may be a key."""
     parts = (*url.parts, *url.query.values())
     long = [part for part in parts if len(part) >= _SECRET_LENGTH_MIN]
     return tuple(part for part in (url.password, *long) if part)

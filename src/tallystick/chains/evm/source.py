@@ -1,10 +1,10 @@
 """The EVM family's source of facts: several nodes of one network behind the `Source` protocol.
 
 For: the follower of one EVM network, and `doctor`.
-Holds true: a node is used only after its chain id and genesis block were compared with the configuration and with the other
-nodes, again after every trouble; header and receipts of a block come from one node; every block is
-checked for completeness (`blocks`) before it is handed out. Nodes are tried in the configured order; one that
-fails is put aside for a while, but is tried again before giving up.
+Holds true: a node is used only after its chain id and genesis block were compared with the configuration and
+with the other nodes, again after every trouble; header and receipts of a block come from one node; every
+block is checked for completeness (`blocks`) before it is handed out. Nodes are tried in the configured order;
+one that fails is put aside for a while, but is tried again before giving up.
 Must not: treat a refusal or an empty answer as an empty block, or wait longer than the limits of its calls.
 """
 
@@ -14,14 +14,14 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import aiohttp
 import msgspec
 
 from tallystick.chains.evm.blocks import checked_block, header_of
 from tallystick.chains.evm.messages import Answer, BlockAnswer, HeaderAnswer, ReceiptAnswer, quantity
-from tallystick.chains.evm.rpc import Batch, Call, RpcClient, RpcLimits, RpcRefused, new_session
+from tallystick.chains.evm.rpc import Batch, Call, RpcClient, RpcLimits, RpcRefused, check_url, new_session
 from tallystick.chains.source import ChainIdentity, NodeState
 from tallystick.core.chain import Block, BlockHeader, Head
 from tallystick.core.errors import (
@@ -46,16 +46,21 @@ _SYMBOL_SELECTOR: Final = "0x95d89b41"
 _HEADER: Final = msgspec.json.Decoder(Answer[HeaderAnswer | None])
 _BLOCK: Final = msgspec.json.Decoder(Answer[BlockAnswer | None])
 _RECEIPTS: Final = msgspec.json.Decoder(Answer[list[ReceiptAnswer | None] | None])
-_RECEIPT_BATCH: Final = msgspec.json.Decoder(Batch[ReceiptAnswer | None])
-_MIXED_BATCH: Final = msgspec.json.Decoder(Batch[msgspec.Raw])
+_RECEIPT_BATCH: Final[msgspec.json.Decoder[Batch[ReceiptAnswer | None]]] = msgspec.json.Decoder(
+    list[Answer[ReceiptAnswer | None]] | Answer[ReceiptAnswer | None]
+)
+_MIXED_BATCH: Final[msgspec.json.Decoder[Batch[msgspec.Raw]]] = msgspec.json.Decoder(
+    list[Answer[msgspec.Raw]] | Answer[msgspec.Raw]
+)
 
 
 @dataclass(frozen=True, slots=True)
 class EvmOptions:
     """One EVM network. Times are seconds.
 
-    `genesis_hash` pins the first block if it is known beforehand. `finality_tags` off: the chain has no usable `safe`
-    and `finalized`. `blooms` off: its nodes answer with empty log blooms, so that logs cannot be checked against them.
+    `genesis_hash` pins the first block if it is known beforehand. `finality_tags` off: the chain has no
+    usable `safe` and `finalized`. `blooms` off: its nodes answer with empty log blooms, so that logs cannot
+    be checked against them.
     """
 
     network: str
@@ -71,7 +76,7 @@ class EvmOptions:
 
 @dataclass(frozen=True, slots=True)
 class TokenInfo:
-    """What a contract says about itself. None: it does not answer, or not as EIP-20 describes. The symbol proves nothing."""
+    """What a contract says about itself (EIP-20); the symbol proves nothing. None: it does not say."""
 
     decimals: int | None
     symbol: str | None
@@ -100,7 +105,7 @@ class EvmSource:
     def __init__(self, options: EvmOptions) -> None:
         if not options.rpc_urls:
             raise ConfigurationError(
-                "A network needs at least one node.", object_id=options.network, remedy="Add rpc_urls to the network."
+                "A network needs at least one node.", object_id=options.network, remedy="Add its rpc_urls."
             )
         self._options = options
         self._genesis = options.genesis_hash.lower() if options.genesis_hash else None
@@ -108,12 +113,15 @@ class EvmSource:
         self._nodes: tuple[_Node, ...] = ()
         self._origins: dict[str, _Node] = {}
         for url in options.rpc_urls:
-            RpcClient.check_url(url)
+            check_url(url)
 
     # -- the Source protocol
 
     async def identity(self) -> ChainIdentity:
-        """Chain id and genesis hash. Every node that answers must agree; raises WrongChain, or SourceUnavailable if none does."""
+        """Chain id and genesis hash, in which all nodes that answer must agree.
+
+        Raises WrongChain if one does not, naming it and both values; else a SourceError if none answers.
+        """
         nodes = self._open()
         outcomes = await asyncio.gather(*(self._verify(node) for node in nodes), return_exceptions=True)
         for outcome in outcomes:
@@ -128,7 +136,7 @@ class EvmSource:
         return ChainIdentity(str(self._options.chain_id), self._genesis)
 
     async def head(self) -> Head:
-        """The best block of the first usable node, with its finality where it has any. Raises WrongChain too."""
+        """The best block of the first usable node, with its finality where it has any."""
         return await self._with_a_node(self._head_of)
 
     async def header_at(self, height: int) -> BlockHeader:
@@ -144,7 +152,7 @@ class EvmSource:
         return await self._with_a_node(ask)
 
     async def block_at(self, height: int) -> Block:
-        """The best chain's complete block at `height`: its receipts are asked for by its hash, at the same node.
+        """The best chain's complete block at `height`; its receipts come by its hash, from the same node.
 
         Raises BlockNotFound, SourceIncomplete or SourceUnavailable; all mean: ask again later.
         """
@@ -193,7 +201,7 @@ class EvmSource:
     # -- for `doctor`, and when a token is enabled
 
     async def token_info(self, contract: str) -> TokenInfo:
-        """Ask a contract (address in lower case) for its decimals and symbol, at the newest block. Raises SourceError."""
+        """Ask a contract (lower-case address) for decimals and symbol, now. Raises SourceError."""
         calls = [
             Call("eth_getCode", [contract, "latest"]),
             Call("eth_call", [{"to": contract, "data": _DECIMALS_SELECTOR}, "latest"]),
@@ -221,11 +229,12 @@ class EvmSource:
         if self._session is None:
             limits = self._options.limits
             self._session = new_session(limits)
-            self._nodes = tuple(_Node(RpcClient(url, self._session, limits)) for url in self._options.rpc_urls)
+            clients = [RpcClient(url, self._session, limits) for url in self._options.rpc_urls]
+            self._nodes = tuple(_Node(client) for client in clients)
         return self._nodes
 
     def _in_order(self) -> list[_Node]:
-        """All nodes: first the usable ones in configured order, then those put aside, the longest waiting first."""
+        """All nodes: the usable ones in configured order, then those put aside, the next one due first."""
         now = time.monotonic()
         return sorted(self._open(), key=lambda node: max(0.0, node.aside_until - now))
 
@@ -247,18 +256,17 @@ class EvmSource:
             else:
                 node.problem = None
                 return result
-        assert first_problem is not None  # there is at least one node
-        raise first_problem
+        raise first_problem or SourceUnavailable("There is no node to ask.", object_id=self._options.network)
 
     def _put_aside(self, node: _Node, error: SourceError) -> None:
-        """Prefer other nodes for a while, at least as long as the node asks for; look at its chain anew afterwards."""
+        """Prefer other nodes for a while, no less than the node asks for; then check its chain anew."""
         asked = error.retry_after_seconds if isinstance(error, SourceUnavailable) else None
         node.aside_until = time.monotonic() + max(self._options.aside_seconds, asked or 0)
         node.verified = False
         node.problem = error.what
 
     async def _verify(self, node: _Node) -> None:
-        """Compare the node's chain id and genesis with ours. Raises WrongChain, or what kept it from answering."""
+        """Compare the node's chain id and genesis with ours. Raises WrongChain or another SourceError."""
         try:
             chain_id, genesis = await node.rpc.batch(
                 [Call("eth_chainId"), Call("eth_getBlockByNumber", ["0x0", False])], _MIXED_BATCH
@@ -273,7 +281,9 @@ class EvmSource:
     def _expect_chain_id(self, node: _Node, text: str) -> None:
         found, wanted = quantity(text[:66]), self._options.chain_id
         if found != wanted:
-            raise self._wrong_chain(f"Node {node.rpc.name} serves chain id {found}, but {wanted} is configured.")
+            raise self._wrong_chain(
+                f"Node {node.rpc.name} serves chain id {found}, but {wanted} is configured."
+            )
 
     def _expect_genesis(self, node: _Node, found: str) -> None:
         if self._genesis is None:
@@ -285,7 +295,9 @@ class EvmSource:
 
     def _wrong_chain(self, what: str) -> WrongChain:
         return WrongChain(
-            what, object_id=self._options.network, remedy="Correct rpc_urls or chain_id; nothing is credited until then."
+            what,
+            object_id=self._options.network,
+            remedy="Correct rpc_urls or chain_id; nothing is credited until then.",
         )
 
     def _expect_height(self, header: BlockHeader, height: int, node: _Node) -> None:
@@ -295,7 +307,7 @@ class EvmSource:
             )
 
     def _remember_origin(self, block_hash: str, node: _Node) -> None:
-        """Which node named a block, so that `confirm_agreement` asks the others. Bounded, oldest first out."""
+        """Which node named a block, so that `confirm_agreement` asks the others. Bounded."""
         self._origins[block_hash] = node
         if len(self._origins) > _ORIGINS_REMEMBERED_MAX:
             del self._origins[next(iter(self._origins))]
@@ -319,7 +331,7 @@ class EvmSource:
         return Head(header, *heights)
 
     async def _receipts(self, node: _Node, block: BlockAnswer) -> list[ReceiptAnswer | None]:
-        """All receipts of the block, by its hash. Nodes without `eth_getBlockReceipts` are asked for each one, in batches."""
+        """All receipts of the block, by its hash; one by one (in batches) where a node lacks that method."""
         if not block.transactions:
             return []
         if node.receipts_by_block:
@@ -335,7 +347,7 @@ class EvmSource:
                     raise SourceIncomplete(
                         f"The node has no receipts for block {block.hash}.",
                         object_id=node.rpc.name,
-                        remedy="The block may be new to it or may have left its best chain. It is asked again.",
+                        remedy="It may be new to the node, or have left its best chain. It is asked again.",
                     )
                 return receipts
         calls = [Call("eth_getTransactionReceipt", [transaction.hash]) for transaction in block.transactions]
@@ -371,7 +383,9 @@ _INVALID_PARAMS: Final = -32602
 def _found(answer: StructT | None, height: int, node: _Node) -> StructT:
     if answer is None:
         raise BlockNotFound(
-            f"The node has no block {height}.", object_id=node.rpc.name, remedy="It is behind, or the chain is shorter."
+            f"The node has no block {height}.",
+            object_id=node.rpc.name,
+            remedy="It is behind, or the chain is shorter.",
         )
     return answer
 
@@ -394,8 +408,9 @@ def _height_or_none(answer: msgspec.Raw | RpcRefused) -> int | None:
         if answer.limited:
             raise answer
         return None
-    header = _value(answer, HeaderAnswer | None)  # type: ignore[arg-type]  # msgspec takes unions too
-    return None if header is None else header_of(header).height
+    if bytes(answer).strip() == b"null":
+        return None
+    return header_of(_value(answer, HeaderAnswer)).height
 
 
 def _bytes_in(answer: msgspec.Raw | RpcRefused) -> bytes:
