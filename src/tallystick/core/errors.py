@@ -56,6 +56,40 @@ class InvalidInput(TallystickError):
         return cls(detail, problems=(FieldProblem(pointer, detail),), code=code)
 
 
+class Malformed(TallystickError):
+    """The request cannot be read at all, or asks in a way that does not exist (HTTP 400). Names the place where known."""
+
+    code = "malformed_request"
+
+    def __init__(self, what: str, *, problems: tuple[FieldProblem, ...] = (), code: str | None = None) -> None:
+        super().__init__(what)
+        self.problems = problems
+        if code is not None:
+            self.code = code  # type: ignore[misc]  # as with InvalidInput
+
+
+class Unauthenticated(TallystickError):
+    """No key, or none that is known and in force (HTTP 401)."""
+
+    code = "unauthenticated"
+
+
+class InsufficientScope(TallystickError):
+    """The key is good but does not carry the right that this needs (HTTP 403)."""
+
+    code = "insufficient_scope"
+
+
+class RateLimited(TallystickError):
+    """Too many requests in too short a time (HTTP 429). `retry_after_seconds` says when to come back."""
+
+    code = "rate_limited"
+
+    def __init__(self, what: str, *, retry_after_seconds: int) -> None:
+        super().__init__(what)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class NotFound(TallystickError):
     """No such object for this merchant (HTTP 404). Another merchant's object looks exactly the same."""
 
