@@ -1,0 +1,1 @@
+"""Loops that call services, and the supervision that keeps them running."""
