@@ -21,14 +21,12 @@ from tallystick.chains.evm.keccak import keccak256
 from tallystick.chains.evm.messages import Answer
 from tallystick.chains.evm.rpc import Call, RpcClient, RpcLimits, new_session
 from tallystick.core.errors import SourceIncomplete
+from tallystick.demo.anvil import MNEMONIC
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from eth_account.signers.local import LocalAccount
-
-DEVELOPMENT_PHRASE: Final = "test test test test test test test test test test test junk"
-"""The phrase whose first ten accounts anvil funds. Public: never send anything of value there."""
 
 GAS_LIMIT: Final = 3_000_000
 FEE_WEI: Final = 100 * 10**9
@@ -82,7 +80,7 @@ def development_account(index: int) -> LocalAccount:
     from eth_account import Account
 
     Account.enable_unaudited_hdwallet_features()
-    account: LocalAccount = Account.from_mnemonic(DEVELOPMENT_PHRASE, account_path=f"m/44'/60'/0'/0/{index}")
+    account: LocalAccount = Account.from_mnemonic(MNEMONIC, account_path=f"m/44'/60'/0'/0/{index}")
     return account
 
 

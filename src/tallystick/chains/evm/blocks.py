@@ -49,6 +49,7 @@ ZERO_ADDRESS: Final = "0x" + "00" * 20
 _ADDRESS_TOPIC_PREFIX: Final = "0x" + "00" * 12
 _STATUSES: Final = frozenset({"0x1", "0x0"})  # EIP-658
 _TRY_AGAIN: Final = "It is asked for again."
+_NO_NUMBER: Final = "A node's answer holds something else where a hex number belongs."
 
 # Types whose nonce is the sender's own counter: legacy, EIP-2930, EIP-1559, EIP-4844, EIP-7702; zkSync's
 # EIP-712 transactions (0x71); Celo's with a fee currency (0x7b, 0x7c). `None` is a node that names no type:
@@ -86,10 +87,14 @@ def checked_block(
             _check_blooms(answer, present)
         else:
             _check_log_texts(present)
+        _require_numbers(answer.transactions, present)
         transfers, spends = _extract(answer.transactions, present)
     except SourceIncomplete as error:
         where = f"block {header.height} {header.hash}"
         raise SourceIncomplete(error.what, object_id=where, remedy=_TRY_AGAIN) from None
+    except ValueError:
+        where = f"block {header.height} {header.hash}"
+        raise SourceIncomplete(_NO_NUMBER, object_id=where, remedy=_TRY_AGAIN) from None
     return Block(header, tuple(transfers), spends)
 
 
@@ -117,6 +122,20 @@ def _require_hex(texts: Sequence[str], digits: int) -> None:
         size = -1
     if size * 2 != digits * len(texts):
         raise SourceIncomplete("A node's answer holds something else where a hash or an address belongs.")
+
+
+def _require_numbers(transactions: Sequence[TransactionAnswer], receipts: Sequence[ReceiptAnswer]) -> None:
+    """Everything that `_extract` reads as a number is one. Checked together: that is three times as fast."""
+    texts = [transaction.value for transaction in transactions]
+    texts += [transaction.nonce for transaction in transactions if transaction.nonce is not None]
+    texts += [log.data for receipt in receipts for log in receipt.logs if len(log.data) == 66]
+    together = "".join(texts)
+    digits = together.replace("0x", "")
+    # `int` refuses other letters. Left to itself it would also take signs, underscores, spaces, other
+    # scripts' digits.
+    fits = len(together) - len(digits) == 2 * len(texts) and digits.isascii() and f"0{digits}".isalnum()
+    if not fits:
+        raise SourceIncomplete(_NO_NUMBER)
 
 
 def _check_receipts(answer: BlockAnswer, receipts: Sequence[ReceiptAnswer | None]) -> list[ReceiptAnswer]:
@@ -216,14 +235,14 @@ def _extract(
         tx_hash, sender = transaction.hash.lower(), transaction.sender
         nonce = transaction.nonce
         if nonce is not None and transaction.type in _TYPES_WITH_NONCE and sender != ZERO_ADDRESS:
-            spend_key = f"{sender}:{quantity(nonce)}"
+            spend_key = f"{sender}:{int(nonce, 16)}"
         else:
             spend_key = f"tx:{tx_hash}"
         spends[spend_key] = tx_hash
         logs = receipt.logs
         if receipt.status == "0x1":
             if transaction.value != "0x0" and transaction.to is not None:
-                value = quantity(transaction.value)
+                value = int(transaction.value, 16)
                 if value > 0:
                     add(
                         ObservedTransfer(
@@ -236,7 +255,7 @@ def _extract(
                     continue
                 if topics[1][:26] != _ADDRESS_TOPIC_PREFIX or topics[2][:26] != _ADDRESS_TOPIC_PREFIX:
                     continue
-                amount = quantity(log.data)
+                amount = int(log.data, 16)
                 if amount == 0:
                     continue
                 source, to = ("0x" + topics[1][26:]).lower(), ("0x" + topics[2][26:]).lower()

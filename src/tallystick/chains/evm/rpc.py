@@ -119,7 +119,7 @@ class RpcClient:
     """
 
     def __init__(self, url: str, session: aiohttp.ClientSession, limits: RpcLimits) -> None:
-        address, self._auth = _split_url(url)
+        address, self._headers = _split_url(url)
         self._secrets = _secret_parts(URL(url))
         self._url = address
         self.name = f"{address.host}:{address.port}"
@@ -199,7 +199,7 @@ class RpcClient:
     async def _post_once(self, body: bytes) -> bytes:
         try:
             async with self._session.post(
-                self._url, data=body, auth=self._auth, allow_redirects=False
+                self._url, data=body, headers=self._headers, allow_redirects=False
             ) as response:
                 if response.status != 200:
                     raise self._bad_status(response)
@@ -306,7 +306,7 @@ def check_url(url: str) -> None:
     _split_url(url)
 
 
-def _split_url(text: str) -> tuple[URL, aiohttp.BasicAuth | None]:
+def _split_url(text: str) -> tuple[URL, dict[str, str]]:
     """The URL without its credentials, and these as basic authentication (RFC 7617)."""
     problem = ConfigurationError(
         "A node's URL must be http:// or https:// with a host.", remedy="Correct the network's rpc_urls."
@@ -321,8 +321,10 @@ def _split_url(text: str) -> tuple[URL, aiohttp.BasicAuth | None]:
     if bare.scheme not in ("http", "https") or not bare.host or port is None:
         raise problem
     if user is None and password is None:
-        return bare, None
-    return bare, aiohttp.BasicAuth(user or "", password or "", encoding="utf-8")
+        return bare, {}
+    if ":" in (user or ""):
+        raise problem
+    return bare, {"Authorization": aiohttp.encode_basic_auth(user or "", password or "", encoding="utf-8")}
 
 
 def _secret_parts(url: URL) -> tuple[str, ...]:

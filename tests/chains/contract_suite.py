@@ -1,0 +1,200 @@
+"""What every `Source` must do, whatever its family. One suite; each family brings a rig.
+
+For: subclassing in a family's tests, with a `rig` fixture that gives a chain under control and a source that reads it.
+Holds true: the tests here use only the protocol of `tallystick.chains.source` and the rig.
+Must not: know what a family's hashes, addresses or spend keys look like.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC
+from itertools import pairwise
+from typing import Protocol
+
+import pytest
+
+from tallystick.chains.source import Source
+from tallystick.core.chain import Block, ObservedTransfer
+from tallystick.core.errors import BlockNotFound, SourceError, SourceUnavailable
+
+AMOUNT = 123_456_789
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """A payment that a rig can put into a block: as often as it likes, it stays the same transaction."""
+
+    tx_hash: str
+    to: str
+    amount: int
+
+
+class Rig(Protocol):
+    """A family's chain under a test's control. Nothing is mined but by these methods."""
+
+    source: Source
+
+    async def mine(self, blocks: int = 1) -> int:
+        """Mine empty blocks. Returns the new height."""
+        ...
+
+    async def pay(self, amount: int) -> tuple[Payment, int]:
+        """Mine a payment. Returns it and its block's height."""
+        ...
+
+    async def conflict(self, payment: Payment) -> Payment:
+        """Replace the newest block, which holds `payment`, by one with a transaction that spends the same."""
+        ...
+
+    async def remine(self, payment: Payment) -> int:
+        """Replace the newest block, which holds `payment`, by two; the second holds it. Returns its height."""
+        ...
+
+    async def reorganise(self, depth: int) -> int:
+        """Replace the newest `depth` blocks by as many empty ones. Returns the height."""
+        ...
+
+    async def cut_off(self) -> None:
+        """Make the node unreachable."""
+        ...
+
+    async def reconnect(self) -> None:
+        """Make the node reachable again."""
+        ...
+
+
+def transfers_of(block: Block, payment: Payment) -> list[ObservedTransfer]:
+    """The transfers of a block that stem from a payment."""
+    return [transfer for transfer in block.transfers if transfer.tx_hash == payment.tx_hash]
+
+
+class SourceContract:
+    """The suite. Subclass it as `Test…` and give it a `rig` fixture."""
+
+    async def test_identity_stays_the_same(self, rig: Rig) -> None:
+        before = await rig.source.identity()
+        await rig.mine(3)
+        assert await rig.source.identity() == before
+        assert before.chain
+        assert before.genesis_hash == (await rig.source.header_at(0)).hash
+
+    async def test_head_is_the_newest_block(self, rig: Rig) -> None:
+        height = await rig.mine(2)
+        head = await rig.source.head()
+        assert head.header.height == height
+        assert head.header == await rig.source.header_at(height)
+        assert await rig.mine() == (await rig.source.head()).header.height == height + 1
+
+    async def test_headers_are_linked_and_in_chain_time(self, rig: Rig) -> None:
+        height = await rig.mine(4)
+        headers = [await rig.source.header_at(number) for number in range(height + 1)]
+        assert [header.height for header in headers] == list(range(height + 1))
+        for parent, child in pairwise(headers):
+            assert child.parent_hash == parent.hash
+            assert child.time >= parent.time
+            assert child.time.tzinfo is UTC
+            assert child.time.microsecond == 0
+
+    async def test_block_has_the_header_of_its_height(self, rig: Rig) -> None:
+        height = await rig.mine()
+        assert (await rig.source.block_at(height)).header == await rig.source.header_at(height)
+
+    async def test_above_the_head_there_is_no_block(self, rig: Rig) -> None:
+        height = await rig.mine()
+        with pytest.raises(BlockNotFound):
+            await rig.source.header_at(height + 1)
+        with pytest.raises(BlockNotFound):
+            await rig.source.block_at(height + 1)
+        await rig.mine()
+        assert (await rig.source.block_at(height + 1)).header.height == height + 1
+
+    async def test_payment_is_in_its_block_once(self, rig: Rig) -> None:
+        payment, height = await rig.pay(AMOUNT)
+        block = await rig.source.block_at(height)
+        (transfer,) = transfers_of(block, payment)
+        assert (transfer.to, transfer.amount, transfer.contract) == (payment.to, AMOUNT, None)
+        assert block.spends[transfer.spend_key] == payment.tx_hash
+        after = await rig.mine()
+        assert not transfers_of(await rig.source.block_at(after), payment)
+        assert not transfers_of(await rig.source.block_at(height - 1), payment)
+
+    async def test_reading_twice_gives_the_same(self, rig: Rig) -> None:
+        _, height = await rig.pay(AMOUNT)
+        assert await rig.source.block_at(height) == await rig.source.block_at(height)
+
+    async def test_remined_payment_keeps_its_identity(self, rig: Rig) -> None:
+        payment, height = await rig.pay(AMOUNT)
+        before = await rig.source.block_at(height)
+        height_after = await rig.remine(payment)
+        after = await rig.source.block_at(height_after)
+        assert height_after == height + 1
+        assert (await rig.source.header_at(height)).hash != before.header.hash
+        assert not transfers_of(await rig.source.block_at(height), payment)
+        (old,), (new,) = transfers_of(before, payment), transfers_of(after, payment)
+        assert (old.tx_hash, old.channel, old.ordinal) == (new.tx_hash, new.channel, new.ordinal)
+        assert (old.to, old.amount, old.spend_key) == (new.to, new.amount, new.spend_key)
+
+    async def test_conflicting_payment_spends_the_same(self, rig: Rig) -> None:
+        payment, height = await rig.pay(AMOUNT)
+        (transfer,) = transfers_of(await rig.source.block_at(height), payment)
+        other = await rig.conflict(payment)
+        block = await rig.source.block_at(height)
+        assert other.tx_hash != payment.tx_hash
+        assert not transfers_of(block, payment)
+        assert block.spends[transfer.spend_key] == other.tx_hash
+
+    async def test_reorganisation_shows_in_hashes_only(self, rig: Rig) -> None:
+        height = await rig.mine(6)
+        before = [(await rig.source.header_at(number)).hash for number in range(height + 1)]
+        assert await rig.reorganise(3) == height
+        after = [(await rig.source.header_at(number)).hash for number in range(height + 1)]
+        assert after[: height - 2] == before[: height - 2]
+        assert all(old != new for old, new in zip(before[height - 2 :], after[height - 2 :], strict=True))
+
+    async def test_concurrent_reading(self, rig: Rig) -> None:
+        for _ in range(3):
+            await rig.pay(AMOUNT)
+        height = await rig.mine(9)
+        alone = [await rig.source.block_at(number) for number in range(height + 1)]
+        together = await asyncio.gather(*(rig.source.block_at(number) for number in range(height + 1)))
+        assert together == alone
+
+    async def test_outage_is_an_error_and_ends(self, rig: Rig) -> None:
+        _, height = await rig.pay(AMOUNT)
+        block = await rig.source.block_at(height)
+        assert all(node.ok for node in rig.source.nodes())
+        await rig.cut_off()
+        for question in (
+            rig.source.head(),
+            rig.source.header_at(height),
+            rig.source.block_at(height),
+            rig.source.identity(),
+        ):
+            with pytest.raises(SourceUnavailable):
+                await question
+        (node,) = rig.source.nodes()
+        assert not node.ok
+        assert node.problem
+        await rig.reconnect()
+        assert await rig.source.block_at(height) == block
+        assert all(node.ok and node.problem is None for node in rig.source.nodes())
+
+    async def test_agrees_with_itself(self, rig: Rig) -> None:
+        height = await rig.mine()
+        await rig.source.confirm_agreement(await rig.source.header_at(height))
+
+    async def test_nodes_tell_their_height_and_no_secrets(self, rig: Rig) -> None:
+        height = await rig.mine(2)
+        await rig.source.head()
+        (node,) = rig.source.nodes()
+        assert (node.ok, node.height, node.problem) == (True, height, None)
+        assert "secret" not in node.name
+
+    async def test_errors_are_of_one_tree(self, rig: Rig) -> None:
+        await rig.mine()
+        with pytest.raises(SourceError) as caught:
+            await rig.source.block_at(10**9)
+        assert caught.value.what
+        assert "secret" not in str(caught.value)
