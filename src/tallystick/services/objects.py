@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 
-class Quantity(msgspec.Struct, frozen=True, kw_only=True):
+class QuotedRate(msgspec.Struct, frozen=True, kw_only=True):
     """The rate an amount was asked at: units of the price's currency for one whole asset."""
 
     value: str
@@ -61,7 +61,7 @@ class PaymentOption(msgspec.Struct, frozen=True, kw_only=True):
     amount_received: str
     amount_due: str
     uri: str | None
-    rate: Quantity
+    rate: QuotedRate
     tolerance: Tolerance
     confirmations: int
     confirmations_required: int | None

@@ -81,7 +81,7 @@ CREATE TABLE invoices (
         ('created', 'quoted', 'awaiting_payment', 'detected', 'partially_paid', 'confirming', 'paid', 'overpaid',
          'underpaid', 'expired', 'late_paid', 'review_required', 'disputed', 'settled', 'refunded', 'canceled')), -- derived by core.assess; written by one service only, always with the expected old value
     sequence       integer NOT NULL CHECK (sequence >= 1), -- number of the last transition; also the guard against lost updates
-    event_sequence integer NOT NULL CHECK (event_sequence >= 0), -- number of the last event about this invoice or its payments
+    event_sequence integer NOT NULL CHECK (event_sequence >= 0), -- number of the last event about this invoice
     amount         numeric(78, 0) NOT NULL CHECK (amount > 0), -- price in units of 10^-decimals of currency
     currency       text NOT NULL,                       -- ISO 4217 code, or an asset symbol for a price in crypto
     decimals       smallint NOT NULL CHECK (decimals BETWEEN 0 AND 36), -- of the price
@@ -208,6 +208,7 @@ CREATE TABLE payments (
     option_id    text NOT NULL REFERENCES payment_options (id), -- and within it
     match        text NOT NULL CHECK (match IN ('matched', 'wrong_asset', 'wrong_network', 'unsupported_token')), -- how it fits what was asked
     status       text NOT NULL CHECK (status IN ('detected', 'confirming', 'confirmed', 'orphaned', 'replaced', 'failed')), -- derived by core.assess, written with its expected old value
+    event_sequence integer NOT NULL CHECK (event_sequence >= 0), -- number of the last event about this payment
     confirmed_at timestamptz,                           -- our clock when it last became confirmed
     created_at   timestamptz NOT NULL,                  -- our clock
     updated_at   timestamptz NOT NULL                   -- our clock

@@ -1,0 +1,68 @@
+"""What differs between network families when an address is issued and shown, behind one protocol.
+
+For: issuing and presenting payment options. Holds true: addresses are compared in normal form only and shown in display
+form only. Must not: ask a node anything; that is each family's source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Final, Protocol
+
+from tallystick.chains.evm import addresses as evm_addresses
+from tallystick.chains.evm.payment_uri import payment_uri as evm_payment_uri
+from tallystick.core.money import Asset
+from tallystick.core.network import Network
+
+
+class Family(Protocol):
+    """Addresses of one network family."""
+
+    def derive(self, account_key: str, index: int) -> str:
+        """The address of external child `index` below the account's public key, in normal form."""
+        ...
+
+    def normalize(self, address: str) -> str:
+        """The normal form of an address somebody typed. Raises InvalidInput."""
+        ...
+
+    def display(self, address: str) -> str:
+        """How people write the address (EVM: EIP-55)."""
+        ...
+
+    def payment_uri(self, network: Network, asset: Asset, address: str, amount: int) -> str:
+        """What wallets open. `address` in normal form, `amount` in base units."""
+        ...
+
+
+# Reading an account key costs more than deriving an address from it; a shop uses the same few keys all day.
+_evm_key: Final = lru_cache(maxsize=1024)(evm_addresses.EvmAccountKey.parse)
+
+
+class Evm:
+    """Ethereum and its kin: one key and one address space for every chain."""
+
+    def derive(self, account_key: str, index: int) -> str:
+        """See Family.derive. BIP32 path 0/index below the account key."""
+        return evm_addresses.normalize(_evm_key(account_key).derive(index))
+
+    def normalize(self, address: str) -> str:
+        """See Family.normalize."""
+        return evm_addresses.normalize(address)
+
+    def display(self, address: str) -> str:
+        """See Family.display."""
+        return evm_addresses.display(address)
+
+    def payment_uri(self, network: Network, asset: Asset, address: str, amount: int) -> str:
+        """See Family.payment_uri. EIP-681."""
+        return evm_payment_uri(
+            chain_id=int(network.chain),
+            to=self.display(address),
+            amount=amount,
+            contract=None if asset.contract is None else self.display(asset.contract),
+        )
+
+
+FAMILIES: Final[Mapping[str, Family]] = {"evm": Evm()}

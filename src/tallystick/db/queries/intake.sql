@@ -1,0 +1,83 @@
+-- From a block's contents to facts. Every look-up is by index on what the block holds, never on what is open.
+
+-- name: match_recipients
+-- Which of these recipients are addresses ever issued, and for what.
+SELECT a.address, a.merchant_id, a.invoice_id, a.option_id
+FROM addresses AS a WHERE a.family = :family AND a.address = ANY(:addresses::text[]);
+
+-- name: insert_transfers!
+-- New transfers. One that was seen before keeps its first evidence: the credit key is unique.
+INSERT INTO transfers (id, network, tx_hash, channel, ordinal, sender, recipient, contract, asset_symbol, asset_decimals,
+    amount, spend_key, first_evidence_at, first_seen_at, merchant_id, invoice_id, option_id)
+SELECT g.id, :network, g.tx_hash, g.channel, g.ordinal, g.sender, g.recipient, g.contract, g.symbol, g.decimals,
+    g.amount, g.spend_key, :evidence_at, :at, g.merchant_id, g.invoice_id, g.option_id
+FROM unnest(:ids::text[], :tx_hashes::text[], :channels::text[], :ordinals::int[], :senders::text[], :recipients::text[],
+    :contracts::text[], :symbols::text[], :decimals::smallint[], :amounts::numeric[], :spend_keys::text[],
+    :merchant_ids::text[], :invoice_ids::text[], :option_ids::text[])
+    AS g(id, tx_hash, channel, ordinal, sender, recipient, contract, symbol, decimals, amount, spend_key, merchant_id,
+         invoice_id, option_id)
+ON CONFLICT (network, tx_hash, channel, ordinal) DO NOTHING;
+
+-- name: insert_anchors!
+-- This block holds these transfers.
+INSERT INTO anchors (transfer_id, network, block_hash, log_index)
+SELECT t.id, :network, :block_hash, g.log_index
+FROM unnest(:tx_hashes::text[], :channels::text[], :ordinals::int[], :log_indexes::int[])
+    AS g(tx_hash, channel, ordinal, log_index)
+JOIN transfers AS t ON (t.network, t.tx_hash, t.channel, t.ordinal) = (:network, g.tx_hash, g.channel, g.ordinal)
+ON CONFLICT (transfer_id, block_hash) DO NOTHING;
+
+-- name: open_spends
+-- Transfers of this network that stand in no block of the best chain now: the only ones a conflict can replace.
+SELECT t.id, t.invoice_id, t.tx_hash, t.channel, t.ordinal, t.spend_key
+FROM payments AS p JOIN transfers AS t ON t.id = p.transfer_id
+WHERE p.status IN ('orphaned', 'detected') AND t.network = :network;
+
+-- name: insert_conflicts!
+-- Transactions of this block that used up what those transfers needed.
+INSERT INTO conflicts (transfer_id, tx_hash, network, block_hash)
+SELECT g.transfer_id, g.tx_hash, :network, :block_hash
+FROM unnest(:transfer_ids::text[], :tx_hashes::text[]) AS g(transfer_id, tx_hash)
+ON CONFLICT (transfer_id, block_hash) DO NOTHING;
+
+-- name: touched_by_blocks
+-- Transfers whose place or conflict is in one of these blocks, with what would replace them.
+SELECT t.id, t.invoice_id, t.tx_hash, t.channel, t.ordinal, t.spend_key
+FROM anchors AS n JOIN transfers AS t ON t.id = n.transfer_id
+WHERE n.network = :network AND n.block_hash = ANY(:hashes::text[])
+UNION
+SELECT t.id, t.invoice_id, t.tx_hash, t.channel, t.ordinal, t.spend_key
+FROM conflicts AS c JOIN transfers AS t ON t.id = c.transfer_id
+WHERE c.network = :network AND c.block_hash = ANY(:hashes::text[]);
+
+-- name: anchored_between
+-- Invoices with a transfer in the best chain between two heights: their depth changes when the tip goes back.
+SELECT DISTINCT t.invoice_id
+FROM blocks AS b
+JOIN anchors AS n ON n.network = b.network AND n.block_hash = b.hash
+JOIN transfers AS t ON t.id = n.transfer_id
+WHERE b.network = :network AND b.in_best_chain AND b.height BETWEEN :from_height AND :to_height;
+
+-- name: due_by_height
+-- Invoices waiting for a height that this network has reached. Three range scans, so that what waits for later costs nothing.
+SELECT invoice_id FROM wakeups WHERE network = :network AND marker = 'tip' AND position <= :tip::bigint
+UNION
+SELECT invoice_id FROM wakeups WHERE network = :network AND marker = 'safe' AND position <= :safe::bigint
+UNION
+SELECT invoice_id FROM wakeups WHERE network = :network AND marker = 'finalized' AND position <= :finalized::bigint;
+
+-- name: due_by_time
+-- Invoices whose window ends by the chain time scanned, or by our clock where no address was issued.
+SELECT w.invoice_id
+FROM wakeups AS w LEFT JOIN networks AS n ON n.name = w.network
+WHERE w.marker = 'time'
+  AND w.network = :network
+  AND w.position < floor(extract(epoch FROM CASE WHEN w.network = '' THEN :now::timestamptz ELSE n.scanned_until END))
+ORDER BY w.position, w.invoice_id
+LIMIT :row_count;
+
+-- name: junk_counts
+-- How many transfers of unknown tokens these invoices have collected, to keep the evidence bounded.
+SELECT invoice_id, count(*) AS transfers FROM transfers
+WHERE invoice_id = ANY(:ids::text[]) AND asset_symbol IS NULL
+GROUP BY invoice_id;

@@ -1,0 +1,213 @@
+-- Invoices with their options, quotes, transfers and history. Every list is read for many invoices at once.
+
+-- name: lock_invoices
+-- The invoices of these ids, locked in the order of their ids so that two writers cannot wait for each other.
+SELECT i.*, m.name AS merchant_name
+FROM invoices AS i JOIN merchants AS m ON m.id = i.merchant_id
+WHERE i.id = ANY(:ids::text[])
+ORDER BY i.id
+FOR NO KEY UPDATE OF i;
+
+-- name: read_invoices
+-- The same without a lock, for answers.
+SELECT i.*, m.name AS merchant_name
+FROM invoices AS i JOIN merchants AS m ON m.id = i.merchant_id
+WHERE i.id = ANY(:ids::text[])
+ORDER BY i.id;
+
+-- name: options_of
+-- Options in the merchant's order, each with its quote in force and where its address comes from.
+SELECT o.*, q.rate, q.source AS rate_source, q.quoted_at, q.expires_at AS quote_expires_at,
+       a.wallet_id, a.derivation_index, n.family
+FROM payment_options AS o
+JOIN networks AS n ON n.name = o.network
+JOIN quotes AS q ON q.option_id = o.id AND q.number = o.quote_number
+LEFT JOIN addresses AS a ON a.option_id = o.id
+WHERE o.invoice_id = ANY(:ids::text[])
+ORDER BY o.invoice_id, o.position;
+
+-- name: networks_of
+-- Which networks the options of these invoices name.
+SELECT DISTINCT network FROM payment_options WHERE invoice_id = ANY(:ids::text[]) ORDER BY network;
+
+-- name: transfers_of
+-- Transfers to addresses of these invoices, each with its payment where it has one.
+SELECT t.*, n.family, p.id AS payment_id, p.match, p.status AS payment_status, p.event_sequence, p.confirmed_at
+FROM transfers AS t JOIN networks AS n ON n.name = t.network LEFT JOIN payments AS p ON p.transfer_id = t.id
+WHERE t.invoice_id = ANY(:ids::text[])
+ORDER BY t.id;
+
+-- name: anchors_of
+-- Every block that ever held a transfer to these invoices, and whether it counts now.
+SELECT n.transfer_id, n.log_index, b.hash, b.height, b.time, b.in_best_chain
+FROM transfers AS t
+JOIN anchors AS n ON n.transfer_id = t.id
+JOIN blocks AS b ON b.network = n.network AND b.hash = n.block_hash
+WHERE t.invoice_id = ANY(:ids::text[])
+ORDER BY n.transfer_id, b.height, b.hash;
+
+-- name: conflicts_of
+-- Every transaction that ever stood in the way of a transfer to these invoices, and whether it counts now.
+SELECT c.transfer_id, c.tx_hash, b.hash, b.height, b.time, b.in_best_chain
+FROM transfers AS t
+JOIN conflicts AS c ON c.transfer_id = t.id
+JOIN blocks AS b ON b.network = c.network AND b.hash = c.block_hash
+WHERE t.invoice_id = ANY(:ids::text[])
+ORDER BY c.transfer_id, b.height, b.hash;
+
+-- name: insert_invoice!
+-- A new invoice, with its first statuses already walked through.
+INSERT INTO invoices (id, merchant_id, order_id, status, sequence, event_sequence, amount, currency, decimals, late_payment,
+    grace_seconds, product_type, customer, metadata, success_url, cancel_url, created_at, expires_at, updated_at)
+VALUES (:id, :merchant_id, :order_id, :status, :sequence, :event_sequence, :amount, :currency, :decimals, :late_payment,
+    :grace_seconds, :product_type, :customer, :metadata, :success_url, :cancel_url, :created_at, :expires_at, :created_at);
+
+-- name: insert_options!
+-- The options of new invoices and their first quotes, in one statement.
+WITH given AS (
+    SELECT * FROM unnest(:ids::text[], :invoice_ids::text[], :positions::smallint[], :networks::text[], :symbols::text[],
+        :decimals::smallint[], :contracts::text[], :amounts::numeric[], :finalities::text[], :confirmations::int[],
+        :under_bps::int[], :over_bps::int[], :policy_names::text[], :policy_explanations::text[], :rates::text[],
+        :sources::text[])
+    AS g(id, invoice_id, position, network, symbol, decimals, contract, amount, finality, confirmations, under_bps, over_bps,
+         policy_name, policy_explanation, rate, source)
+), options AS (
+    INSERT INTO payment_options (id, invoice_id, merchant_id, position, network, asset_symbol, asset_decimals, contract,
+        amount_expected, finality, confirmations_required, tolerance_under_bps, tolerance_over_bps, policy_name,
+        policy_explanation, status)
+    SELECT id, invoice_id, :merchant_id, position, network, symbol, decimals, contract, amount, finality, confirmations,
+        under_bps, over_bps, policy_name, policy_explanation, 'quoted'
+    FROM given
+)
+INSERT INTO quotes (option_id, number, amount_expected, rate, source, quoted_at, expires_at)
+SELECT id, 1, amount, rate, source, :quoted_at, :quote_expires_at FROM given;
+
+-- name: activate_option!
+-- Issue an address to an option that has none: the address for ever, and the option's own copy.
+WITH activated AS (
+    UPDATE payment_options SET status = 'active', address = :address, activated_at = :at
+    WHERE id = :option_id AND status = 'quoted' AND address IS NULL
+    RETURNING id, invoice_id, merchant_id
+)
+INSERT INTO addresses (family, address, merchant_id, wallet_id, derivation_index, invoice_id, option_id, issued_at)
+SELECT :family, :address, merchant_id, :wallet_id, :derivation_index, invoice_id, id, :at FROM activated;
+
+-- name: expire_options!
+-- Options never chosen end with their invoice's window.
+UPDATE payment_options SET status = 'expired' WHERE invoice_id = ANY(:ids::text[]) AND status = 'quoted';
+
+-- name: update_invoices!
+-- The one statement that writes statuses. Expects the old status and sequence of each; the caller checks the count.
+UPDATE invoices AS i
+SET status = g.status, sequence = g.sequence, event_sequence = g.event_sequence, amount_paid = g.amount_paid,
+    updated_at = :at
+FROM unnest(:ids::text[], :old_statuses::text[], :old_sequences::int[], :statuses::text[], :sequences::int[],
+    :event_sequences::int[], :amounts_paid::numeric[])
+    AS g(id, old_status, old_sequence, status, sequence, event_sequence, amount_paid)
+WHERE i.id = g.id AND i.status = g.old_status AND i.sequence = g.old_sequence;
+
+-- name: insert_transitions!
+-- History, one row a step.
+INSERT INTO transitions (invoice_id, sequence, from_status, to_status, reason, actor_type, actor_id, evidence, at)
+SELECT g.invoice_id, g.sequence, g.from_status, g.to_status, g.reason, g.actor_type, g.actor_id, g.evidence::jsonb, :at
+FROM unnest(:invoice_ids::text[], :sequences::int[], :from_statuses::text[], :to_statuses::text[], :reasons::text[],
+    :actor_types::text[], :actor_ids::text[], :evidence::text[])
+    AS g(invoice_id, sequence, from_status, to_status, reason, actor_type, actor_id, evidence);
+
+-- name: transitions_of
+-- The history of one invoice.
+SELECT t.* FROM transitions AS t WHERE t.invoice_id = :invoice_id ORDER BY t.sequence;
+
+-- name: insert_payments!
+-- Transfers attributed to invoices for the first time.
+INSERT INTO payments (id, transfer_id, merchant_id, invoice_id, option_id, match, status, event_sequence, confirmed_at,
+    created_at, updated_at)
+SELECT g.id, g.transfer_id, g.merchant_id, g.invoice_id, g.option_id, g.match, g.status, g.event_sequence,
+    CASE WHEN g.status = 'confirmed' THEN :at::timestamptz END, :at, :at
+FROM unnest(:ids::text[], :transfer_ids::text[], :merchant_ids::text[], :invoice_ids::text[], :option_ids::text[],
+    :matches::text[], :statuses::text[], :event_sequences::int[])
+    AS g(id, transfer_id, merchant_id, invoice_id, option_id, match, status, event_sequence);
+
+-- name: update_payments!
+-- Payment statuses, each with the status it expects; the caller checks the count.
+UPDATE payments AS p
+SET status = g.status, event_sequence = g.event_sequence, updated_at = :at,
+    confirmed_at = CASE WHEN g.status = 'confirmed' THEN :at::timestamptz ELSE p.confirmed_at END
+FROM unnest(:ids::text[], :old_statuses::text[], :statuses::text[], :event_sequences::int[])
+    AS g(id, old_status, status, event_sequence)
+WHERE p.id = g.id AND p.status = g.old_status;
+
+-- name: replace_wakeups!
+-- What these invoices wait for, instead of what they waited for before. Rows that stay are not touched.
+WITH wanted AS (
+    SELECT * FROM unnest(:networks::text[], :markers::text[], :positions::bigint[], :invoice_ids::text[])
+        AS g(network, marker, position, invoice_id)
+), gone AS (
+    DELETE FROM wakeups AS w
+    WHERE w.invoice_id = ANY(:ids::text[])
+      AND NOT EXISTS (SELECT 1 FROM wanted AS g WHERE (g.network, g.marker, g.position, g.invoice_id)
+                                                      = (w.network, w.marker, w.position, w.invoice_id))
+)
+INSERT INTO wakeups (network, marker, position, invoice_id)
+SELECT network, marker, position, invoice_id FROM wanted
+ON CONFLICT DO NOTHING;
+
+-- name: record_cancel!
+-- The merchant withdraws an invoice nobody has paid; only from the statuses given.
+UPDATE invoices SET canceled_at = :at WHERE id = :id AND canceled_at IS NULL AND status = ANY(:allowed::text[]);
+
+-- name: record_fulfillment!
+-- The merchant delivered, once; only from the statuses given.
+UPDATE invoices SET fulfilled_at = :at, fulfillment = :fulfillment, updated_at = :at
+WHERE id = :id AND fulfilled_at IS NULL AND status = ANY(:allowed::text[]);
+
+-- name: list_ids
+-- Ids of a merchant's invoices, newest first, by any of the published filters.
+SELECT i.id
+FROM invoices AS i
+WHERE i.merchant_id = :merchant_id
+  AND (:before_id::text IS NULL OR i.id < :before_id)
+  AND (:status::text IS NULL OR i.status = :status)
+  AND (:order_id::text IS NULL OR i.order_id = :order_id)
+  AND (:created_after::timestamptz IS NULL OR i.created_at > :created_after)
+  AND (:created_before::timestamptz IS NULL OR i.created_at < :created_before)
+  AND (:tx_hash::text IS NULL OR i.id IN (SELECT t.invoice_id FROM transfers AS t WHERE t.tx_hash = :tx_hash))
+  AND (:address::text IS NULL OR i.id IN (SELECT a.invoice_id FROM addresses AS a WHERE a.address = :address))
+ORDER BY i.id DESC
+LIMIT :row_count;
+
+-- name: invoice_owner^
+-- Whose invoice this is, and its options' networks are not needed: for the 404 of strangers.
+SELECT merchant_id FROM invoices WHERE id = :id;
+
+-- name: list_payment_ids
+-- Payments of a merchant, newest first, by any of the published filters, with the invoice of each.
+SELECT p.id, p.invoice_id
+FROM payments AS p
+WHERE p.merchant_id = :merchant_id
+  AND (:before_id::text IS NULL OR p.id < :before_id)
+  AND (:invoice_id::text IS NULL OR p.invoice_id = :invoice_id)
+  AND (:status::text IS NULL OR p.status = :status)
+  AND (:tx_hash::text IS NULL OR p.transfer_id IN (SELECT t.id FROM transfers AS t WHERE t.tx_hash = :tx_hash))
+ORDER BY p.id DESC
+LIMIT :row_count;
+
+-- name: payment_owner^
+-- The invoice of a merchant's payment.
+SELECT invoice_id FROM payments WHERE id = :id AND merchant_id = :merchant_id;
+
+-- name: trace
+-- Which invoices of a merchant a transaction paid, on any network.
+SELECT DISTINCT t.invoice_id FROM transfers AS t WHERE t.tx_hash = :tx_hash AND t.merchant_id = :merchant_id ORDER BY 1;
+
+-- name: issuing_wallets
+-- The wallet of each family that issues new addresses: the newest.
+SELECT DISTINCT ON (w.family) w.id, w.family, w.account_key, w.key_fingerprint
+FROM wallets AS w WHERE w.merchant_id = :merchant_id
+ORDER BY w.family, w.created_at DESC, w.id DESC;
+
+-- name: next_index$
+-- Spend one index of a key. The row is locked until the transaction ends: an index is never used twice.
+UPDATE key_counters SET next_index = next_index + 1
+WHERE key_fingerprint = :key_fingerprint
+RETURNING next_index - 1;

@@ -1,0 +1,262 @@
+"""Intake: a block becomes facts, and their consequences, in one transaction.
+
+For: the follower of a network. Holds true: a block's facts, every status that follows from them, and the cursor are
+committed together or not at all; the cursor moves only from the block that was expected; a reorganisation is one step,
+so nobody ever sees a chain that is half one branch and half the other. The work depends on what the block holds and on what
+comes due at its height, not on how many invoices are open.
+Must not: ask a node, skip a block, or judge an invoice (`services.assessing` does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tallystick.core.chain import Block, BlockRef, ObservedTransfer
+from tallystick.core.errors import StaleWrite
+from tallystick.core.ids import IdKind
+from tallystick.core.network import Network
+from tallystick.db import networks as network_store
+from tallystick.db.sql import Connection, Record, load
+from tallystick.services.assessing import Cause, CauseKind, assess_invoices
+from tallystick.services.context import SYSTEM, Context
+from tallystick.services.events import BLOCKS_CHANNEL, notify
+
+SQL: Final = load("intake")
+
+JUNK_TRANSFERS_MAX: Final = 20
+"""Transfers of unknown tokens kept per invoice: anybody can send them, so the evidence is bounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one transaction does to a network's best chain.
+
+    `expected` is the cursor it starts from. `ancestor` is set for a reorganisation: our blocks above it leave the best
+    chain. `blocks` are connected in order, each on top of the one before.
+    """
+
+    expected: BlockRef | None
+    blocks: tuple[Block, ...]
+    ancestor: BlockRef | None = None
+    safe_height: int | None = None
+    finalized_height: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a step did, for logs and metrics."""
+
+    transfers_matched: int
+    invoices_assessed: int
+
+
+async def apply_step(ctx: Context, network: Network, step: Step) -> StepResult:
+    """Carry out one step. Raises StaleWrite when the cursor is not the expected one or the network is halted."""
+    if not step.blocks:
+        raise ValueError("a step connects at least one block")
+    async with ctx.database.transaction() as connection:
+        row = await network_store.SQL.lock_network.one(connection, name=network.name)
+        if row is None or row["halted_at"] is not None or row["cursor_hash"] != _hash(step.expected):
+            raise StaleWrite("The cursor is not where it was expected.", object_id=network.name)
+        touched: set[str] = set()
+        candidates: list[Record] = []
+        if step.ancestor is not None:
+            candidates, touched = await _disconnect(connection, network, step.ancestor)
+        candidates += await SQL.open_spends.all(connection, network=network.name)
+        matched = 0
+        for block in step.blocks:
+            found = await _connect(connection, ctx, network, block)
+            matched += len(found)
+            touched.update(found)
+            touched.update(await _record_conflicts(connection, network, block, candidates))
+        await _move_cursor(connection, network, step)
+        touched.update(await _due(connection, network, step))
+        tip = step.blocks[-1].header
+        if step.expected is not None and tip.height < step.expected.height and step.ancestor is not None:
+            touched.update(await _shallower(connection, network, tip.height, step.ancestor.height))
+        await assess_invoices(connection, ctx, sorted(touched), _cause(network, step))
+        await notify(connection, [(BLOCKS_CHANNEL, network.name)])
+    return StepResult(matched, len(touched))
+
+
+def _hash(block: BlockRef | None) -> str | None:
+    return None if block is None else block.hash
+
+
+async def _disconnect(
+    connection: Connection, network: Network, ancestor: BlockRef
+) -> tuple[list[Record], set[str]]:
+    """Take our blocks above the ancestor out of the best chain; answer the transfers they held, and their invoices."""
+    gone = await network_store.SQL.disconnect_above.all(connection, network=network.name, height=ancestor.height)
+    held = await SQL.touched_by_blocks.all(
+        connection, network=network.name, hashes=[row["hash"] for row in gone]
+    )
+    return held, {row["invoice_id"] for row in held}
+
+
+async def _connect(connection: Connection, ctx: Context, network: Network, block: Block) -> list[str]:
+    """Record a block and the transfers in it that go to issued addresses; answer their invoices, one per transfer."""
+    header = block.header
+    await network_store.SQL.connect_block.run(
+        connection,
+        network=network.name,
+        hash=header.hash,
+        height=header.height,
+        parent_hash=header.parent_hash,
+        time=header.time,
+    )
+    recipients = list({transfer.to for transfer in block.transfers})
+    if not recipients:
+        return []
+    rows = await SQL.match_recipients.all(connection, family=network.family, addresses=recipients)
+    if not rows:
+        return []
+    issued = {row["address"]: row for row in rows}
+    ours = [transfer for transfer in block.transfers if transfer.to in issued]
+    ours = await _bound_junk(connection, network, ours, issued)
+    if ours:
+        await _record_transfers(connection, ctx, network, block, ours, issued)
+    return [issued[transfer.to]["invoice_id"] for transfer in ours]
+
+
+async def _bound_junk(
+    connection: Connection, network: Network, ours: list[ObservedTransfer], issued: dict[str, Record]
+) -> list[ObservedTransfer]:
+    """Leave out transfers of unknown tokens beyond what is kept per invoice."""
+    junk = [transfer for transfer in ours if network.asset_by_contract(transfer.contract) is None]
+    if not junk:
+        return ours
+    ids = sorted({issued[transfer.to]["invoice_id"] for transfer in junk})
+    counts = {row["invoice_id"]: row["transfers"] for row in await SQL.junk_counts.all(connection, ids=ids)}
+    kept: list[ObservedTransfer] = []
+    for transfer in ours:
+        if network.asset_by_contract(transfer.contract) is None:
+            invoice_id = issued[transfer.to]["invoice_id"]
+            counts[invoice_id] = counts.get(invoice_id, 0) + 1
+            if counts[invoice_id] > JUNK_TRANSFERS_MAX:
+                continue
+        kept.append(transfer)
+    return kept
+
+
+async def _record_transfers(
+    connection: Connection,
+    ctx: Context,
+    network: Network,
+    block: Block,
+    ours: Sequence[ObservedTransfer],
+    issued: dict[str, Record],
+) -> None:
+    """New transfers, and that this block holds them. Known ones keep their first evidence and get one more anchor."""
+    assets = [network.asset_by_contract(transfer.contract) for transfer in ours]
+    owners = [issued[transfer.to] for transfer in ours]
+    identity: dict[str, Any] = {
+        "network": network.name,
+        "tx_hashes": [transfer.tx_hash for transfer in ours],
+        "channels": [transfer.channel for transfer in ours],
+        "ordinals": [transfer.ordinal for transfer in ours],
+    }
+    await SQL.insert_transfers.run(
+        connection,
+        **identity,
+        ids=[ctx.new_id(IdKind.TRANSFER) for _ in ours],
+        senders=[transfer.sender for transfer in ours],
+        recipients=[transfer.to for transfer in ours],
+        contracts=[transfer.contract for transfer in ours],
+        symbols=[asset.symbol if asset is not None else None for asset in assets],
+        decimals=[asset.decimals if asset is not None else None for asset in assets],
+        amounts=[transfer.amount for transfer in ours],
+        spend_keys=[transfer.spend_key for transfer in ours],
+        evidence_at=block.header.time,
+        at=ctx.now(),
+        merchant_ids=[owner["merchant_id"] for owner in owners],
+        invoice_ids=[owner["invoice_id"] for owner in owners],
+        option_ids=[owner["option_id"] for owner in owners],
+    )
+    await SQL.insert_anchors.run(
+        connection,
+        **identity,
+        block_hash=block.header.hash,
+        log_indexes=[transfer.log_index for transfer in ours],
+    )
+
+
+async def _record_conflicts(
+    connection: Connection, network: Network, block: Block, candidates: Iterable[Record]
+) -> set[str]:
+    """Transfers without a place whose spend key this block used up otherwise; answer their invoices.
+
+    The same transaction mined again counts as a conflict with itself where it no longer makes the transfer: it failed
+    this time, or took another path.
+    """
+    observed = {(transfer.tx_hash, transfer.channel, transfer.ordinal) for transfer in block.transfers}
+    found = {
+        row["id"]: row
+        for row in candidates
+        if row["spend_key"] in block.spends and (row["tx_hash"], row["channel"], row["ordinal"]) not in observed
+    }
+    if found:
+        await SQL.insert_conflicts.run(
+            connection,
+            network=network.name,
+            block_hash=block.header.hash,
+            transfer_ids=list(found),
+            tx_hashes=[block.spends[row["spend_key"]] for row in found.values()],
+        )
+    return {row["invoice_id"] for row in found.values()}
+
+
+async def _move_cursor(connection: Connection, network: Network, step: Step) -> None:
+    header = step.blocks[-1].header
+    moved = await network_store.SQL.move_cursor.run(
+        connection,
+        name=network.name,
+        expected_hash=_hash(step.expected),
+        hash=header.hash,
+        height=header.height,
+        time=header.time,
+    )
+    if moved != 1:
+        raise StaleWrite("The cursor moved meanwhile.", object_id=network.name)
+    await network_store.SQL.record_finality.run(
+        connection, name=network.name, safe_height=step.safe_height, finalized_height=step.finalized_height
+    )
+
+
+async def _due(connection: Connection, network: Network, step: Step) -> set[str]:
+    """Invoices that wait for a height reached by this step."""
+    rows = await SQL.due_by_height.all(
+        connection,
+        network=network.name,
+        tip=step.blocks[-1].header.height,
+        safe=step.safe_height,
+        finalized=step.finalized_height,
+    )
+    return {row["invoice_id"] for row in rows}
+
+
+async def _shallower(connection: Connection, network: Network, tip: int, ancestor: int) -> set[str]:
+    """Invoices whose transfers kept their block but lost depth, because the new branch is shorter than ours was."""
+    deepest = max(network.safety_depth, network.requirement.confirmations)
+    rows = await SQL.anchored_between.all(
+        connection, network=network.name, from_height=tip - deepest, to_height=ancestor
+    )
+    return {row["invoice_id"] for row in rows}
+
+
+def _cause(network: Network, step: Step) -> Cause:
+    header = step.blocks[-1].header
+    block = {"type": "block", "network": network.name, "hash": header.hash, "height": header.height, "time": header.time}
+    if step.ancestor is None or step.expected is None:
+        return Cause(CauseKind.BLOCK, SYSTEM, (block,))
+    reorg = {
+        "type": "reorg",
+        "network": network.name,
+        "left_hash": step.expected.hash,
+        "left_height": step.expected.height,
+        "ancestor_hash": step.ancestor.hash,
+        "ancestor_height": step.ancestor.height,
+    }
+    return Cause(CauseKind.REORG, SYSTEM, (reorg, block))

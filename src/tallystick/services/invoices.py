@@ -1,0 +1,357 @@
+"""Invoices: create, read, list, activate an option, cancel, record fulfilment.
+
+For: the API, the checkout page and the command line. Holds true: each function does one thing inside the caller's
+transaction; every state change goes through `services.assessing`; an object of another merchant does not exist.
+Must not: write a status, or know HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+
+from tallystick.chains.families import FAMILIES
+from tallystick.core.assess import assess
+from tallystick.core.errors import Conflict, InvalidInput, NetworkUnavailable, NotFound
+from tallystick.core.ids import IdKind
+from tallystick.core.invoice import (
+    Decisions,
+    InvoiceTerms,
+    LatePayment,
+    OptionStatus,
+    OptionTerms,
+    Status,
+    Tolerance,
+)
+from tallystick.core.money import Price
+from tallystick.db import invoices as store
+from tallystick.db.networks import read_views, share_networks
+from tallystick.db.sql import Connection
+from tallystick.services import objects, quoting
+from tallystick.services.assessing import Cause, CauseKind, Changes, assess_invoices, decide, first_step, save
+from tallystick.services.context import Actor, Context
+from tallystick.services.issuing import allocate, issuing_wallets, require_available
+from tallystick.services.paging import Page, page_of
+from tallystick.services.presenting import invoice_object, transition_object
+
+EXPIRES_IN_SECONDS_MIN: Final = 10
+EXPIRES_IN_SECONDS_MAX: Final = 30 * 24 * 3600
+
+_OPEN: Final = frozenset(
+    {
+        Status.CREATED,
+        Status.QUOTED,
+        Status.AWAITING_PAYMENT,
+        Status.DETECTED,
+        Status.PARTIALLY_PAID,
+        Status.REVIEW_REQUIRED,
+    }
+)
+_CANCELABLE: Final = (Status.CREATED, Status.QUOTED, Status.AWAITING_PAYMENT)
+_FULFILLABLE: Final = (Status.PAID, Status.OVERPAID, Status.SETTLED)
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class NewInvoice:
+    """What a merchant asks for. `accepted` holds (asset symbol, network name) pairs; None is all there is a wallet for."""
+
+    amount: str
+    currency: str
+    accepted: tuple[tuple[str, str], ...] | None = None
+    order_id: str | None = None
+    customer: Mapping[str, Any] = field(default_factory=dict)
+    product_type: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    expires_in_seconds: int = 900
+    success_url: str | None = None
+    cancel_url: str | None = None
+    late_payment: LatePayment = LatePayment.REVIEW
+    confirmation_policy: str | None = None
+    activate: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceFilter:
+    """Which invoices a list shows; None does not restrict."""
+
+    status: Status | None = None
+    order_id: str | None = None
+    tx_hash: str | None = None
+    address: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+async def create_invoice(
+    connection: Connection, ctx: Context, merchant_id: str, merchant_name: str, actor: Actor, new: NewInvoice
+) -> objects.Invoice:
+    """Create, quote and, where asked, issue addresses: all or nothing.
+
+    Raises InvalidInput naming the field, Conflict, NoQuote, NetworkUnavailable.
+    """
+    if not EXPIRES_IN_SECONDS_MIN <= new.expires_in_seconds <= EXPIRES_IN_SECONDS_MAX:
+        raise InvalidInput.at(
+            "/expires_in", f"must lie between {EXPIRES_IN_SECONDS_MIN} and {EXPIRES_IN_SECONDS_MAX} seconds"
+        )
+    if new.confirmation_policy not in (None, quoting.DEFAULT_POLICY):
+        raise InvalidInput.at("/confirmation_policy", "is not a policy of this merchant")
+    wallets = await issuing_wallets(connection, merchant_id)
+    accepted = quoting.resolve_accepted(ctx, new.accepted, set(wallets))
+    price = quoting.read_price(ctx, new.amount, new.currency, accepted)
+    quoted = await quoting.quote(ctx, price, accepted, asked=new.accepted is not None)
+    now = ctx.now()
+    invoice = _new_invoice(ctx, merchant_id, merchant_name, new, price, quoted, now)
+    activate = new.activate if new.activate is not None else len(quoted) == 1
+    if activate:
+        await require_available(connection, {option.network.name for option in quoted})
+        networks = {option.network.name: option.network for option in quoted}
+        options = [
+            await allocate(connection, networks[option.terms.asset.network], wallets, option)
+            for option in invoice.options
+        ]
+        invoice = _with_options(invoice, options)
+    return await _store_new(connection, ctx, invoice, actor)
+
+
+def _new_invoice(
+    ctx: Context,
+    merchant_id: str,
+    merchant_name: str,
+    new: NewInvoice,
+    price: Price,
+    quoted: Sequence[quoting.QuotedOption],
+    now: datetime,
+) -> store.StoredInvoice:
+    expires_at = now + timedelta(seconds=new.expires_in_seconds)
+    options = tuple(
+        store.StoredOption(
+            terms=OptionTerms(
+                id=ctx.new_id(IdKind.OPTION),
+                asset=one.asset,
+                amount_expected=one.amount,
+                requirement=one.network.requirement,
+                tolerance=Tolerance(),
+                active=False,
+            ),
+            family=one.network.family,
+            status=OptionStatus.QUOTED,
+            address=None,
+            wallet_id=None,
+            derivation_index=None,
+            quote=store.StoredQuote(one.rate, one.source, now, expires_at),
+            policy_name=quoting.DEFAULT_POLICY,
+            policy_explanation=quoting.explain(one.network),
+        )
+        for one in quoted
+    )
+    return store.StoredInvoice(
+        terms=InvoiceTerms(
+            id=ctx.new_id(IdKind.INVOICE),
+            price=price,
+            expires_at=expires_at,
+            grace=timedelta(0),
+            late_payment=new.late_payment,
+            options=tuple(option.terms for option in options),
+        ),
+        merchant_id=merchant_id,
+        merchant_name=merchant_name,
+        order_id=new.order_id,
+        status=Status.CREATED,
+        sequence=1,
+        event_sequence=1,
+        amount_paid=0,
+        decisions=Decisions(),
+        fulfillment=None,
+        product_type=new.product_type,
+        customer=dict(new.customer),
+        metadata=dict(new.metadata),
+        success_url=new.success_url,
+        cancel_url=new.cancel_url,
+        created_at=now,
+        updated_at=now,
+        options=options,
+    )
+
+
+def _with_options(invoice: store.StoredInvoice, options: Sequence[store.StoredOption]) -> store.StoredInvoice:
+    terms = replace(invoice.terms, options=tuple(option.terms for option in options))
+    return replace(invoice, terms=terms, options=tuple(options))
+
+
+async def _store_new(
+    connection: Connection, ctx: Context, invoice: store.StoredInvoice, actor: Actor
+) -> objects.Invoice:
+    """Insert the invoice in the status its first assessment gives, with the history that leads there."""
+    now = invoice.created_at
+    cause = Cause(CauseKind.REQUEST, actor, ({"type": "request", "actor": actor.type.value, "id": actor.id},))
+    views = await read_views(connection)
+    created = assess(invoice.terms, invoice.facts(views), now)
+    first, created_event = first_step(ctx, invoice, created, cause)
+    changes = Changes(transitions=[first], events=[created_event])
+    judged = decide(ctx, invoice, views, cause, now, changes)
+    final = changes.invoices.pop()  # written by the insert below: there is no old status to expect
+    await store.insert_invoice(connection, invoice, final)
+    await save(connection, ctx, changes, now)
+    return invoice_object(ctx, invoice, judged, status=judged.status, updated_at=now)
+
+
+async def get_invoice(connection: Connection, ctx: Context, merchant_id: str, invoice_id: str) -> objects.Invoice:
+    """The invoice as it stands. Raises NotFound."""
+    return (await _show(connection, ctx, [await _own(connection, merchant_id, invoice_id)]))[0]
+
+
+async def load_public(connection: Connection, ctx: Context, invoice_id: str) -> tuple[objects.Invoice, str]:
+    """An invoice for its customer, who has no key but knows the id, and the merchant's name. Raises NotFound."""
+    stored = await store.read_invoices(connection, [invoice_id])
+    if not stored:
+        raise NotFound("There is no such invoice.", object_id=invoice_id)
+    return (await _show(connection, ctx, [invoice_id]))[0], stored[0].merchant_name
+
+
+async def show_invoices(connection: Connection, ctx: Context, ids: Sequence[str]) -> list[objects.Invoice]:
+    """These invoices as they stand, in the order asked. For callers that checked whose they are."""
+    return await _show(connection, ctx, ids)
+
+
+async def list_invoices(
+    connection: Connection, ctx: Context, merchant_id: str, wanted: InvoiceFilter, limit: int, cursor: str | None
+) -> Page[objects.Invoice]:
+    """A page of the merchant's invoices, newest first."""
+    rows = await store.SQL.list_ids.all(
+        connection,
+        merchant_id=merchant_id,
+        before_id=cursor,
+        status=wanted.status,
+        order_id=wanted.order_id,
+        tx_hash=wanted.tx_hash.lower() if wanted.tx_hash is not None else None,
+        address=_address(wanted.address),
+        created_after=wanted.created_after,
+        created_before=wanted.created_before,
+        row_count=limit + 1,
+    )
+    kept, next_cursor = page_of([row["id"] for row in rows], limit, lambda found: found)
+    return Page(data=await _show(connection, ctx, list(kept)), next_cursor=next_cursor)
+
+
+def _address(text: str | None) -> str | None:
+    """An address to look for, in the normal form of its family; as it is where no family knows it."""
+    if text is None:
+        return None
+    for family in FAMILIES.values():
+        try:
+            return family.normalize(text)
+        except InvalidInput:
+            continue
+    return text
+
+
+async def list_transitions(
+    connection: Connection, merchant_id: str, invoice_id: str
+) -> list[objects.Transition]:
+    """The whole history of an invoice, oldest first. Raises NotFound."""
+    await _own(connection, merchant_id, invoice_id)
+    rows = await store.SQL.transitions_of.all(connection, invoice_id=invoice_id)
+    return [transition_object(row) for row in rows]
+
+
+async def activate_option(
+    connection: Connection, ctx: Context, merchant_id: str | None, actor: Actor, invoice_id: str, option_id: str
+) -> objects.Invoice:
+    """Issue the address of an option, once: a second call changes nothing and answers the same.
+
+    `merchant_id` None is the customer on the checkout page. Raises NotFound, Conflict, NetworkUnavailable.
+    """
+    invoice = await _lock(connection, merchant_id, invoice_id)
+    option = next((option for option in invoice.options if option.terms.id == option_id), None)
+    if option is None:
+        raise NotFound("The invoice has no such payment option.", object_id=option_id)
+    if option.status is OptionStatus.QUOTED:
+        now = ctx.now()
+        if invoice.status not in _OPEN or now > invoice.terms.expires_at or option.quote.expires_at < now:
+            raise Conflict(f"The invoice is {invoice.status}: no new way to pay can be opened.", object_id=invoice_id)
+        network = ctx.networks.get(option.terms.asset.network)
+        if network is None:
+            raise NetworkUnavailable("The network is no longer configured.", object_id=option.terms.asset.network)
+        await require_available(connection, {network.name})
+        wallets = await issuing_wallets(connection, invoice.merchant_id)
+        issued = await allocate(connection, network, wallets, option)
+        await store.activate_option(connection, issued, now)
+        await assess_invoices(connection, ctx, [invoice_id], _request(actor))
+    elif option.status is OptionStatus.EXPIRED:
+        raise Conflict("The payment option has expired.", object_id=option_id)
+    return (await _show(connection, ctx, [invoice_id]))[0]
+
+
+async def cancel_invoice(
+    connection: Connection, ctx: Context, merchant_id: str, actor: Actor, invoice_id: str
+) -> objects.Invoice:
+    """Withdraw an invoice that nobody has paid. Raises NotFound, Conflict."""
+    invoice = await _lock(connection, merchant_id, invoice_id)
+    allowed = [status.value for status in _CANCELABLE]
+    if not await store.SQL.record_cancel.run(connection, id=invoice_id, at=ctx.now(), allowed=allowed):
+        raise Conflict(f"The invoice is {invoice.status} and can no longer be canceled.", object_id=invoice_id)
+    await assess_invoices(connection, ctx, [invoice_id], _request(actor))
+    return (await _show(connection, ctx, [invoice_id]))[0]
+
+
+async def record_fulfillment(
+    connection: Connection,
+    ctx: Context,
+    merchant_id: str,
+    actor: Actor,
+    invoice_id: str,
+    note: Mapping[str, Any],
+) -> objects.Invoice:
+    """Record once that the merchant delivered; again changes nothing. Raises NotFound, Conflict."""
+    invoice = await _lock(connection, merchant_id, invoice_id)
+    if invoice.decisions.fulfilled_at is None:
+        said = _encode({**note, "actor": {"type": actor.type.value, "id": actor.id}}).decode()
+        allowed = [status.value for status in _FULFILLABLE]
+        if not await store.SQL.record_fulfillment.run(
+            connection, id=invoice_id, at=ctx.now(), fulfillment=said, allowed=allowed
+        ):
+            raise Conflict(f"The invoice is {invoice.status}, not paid: do not deliver yet.", object_id=invoice_id)
+    return (await _show(connection, ctx, [invoice_id]))[0]
+
+
+def _request(actor: Actor) -> Cause:
+    return Cause(CauseKind.REQUEST, actor, ({"type": "request", "actor": actor.type.value, "id": actor.id},))
+
+
+async def _own(connection: Connection, merchant_id: str | None, invoice_id: str) -> str:
+    """The id, once it is sure that the merchant owns it."""
+    row = await store.SQL.invoice_owner.one(connection, id=invoice_id)
+    if row is None or (merchant_id is not None and row["merchant_id"] != merchant_id):
+        raise NotFound("There is no such invoice.", object_id=invoice_id)
+    return invoice_id
+
+
+async def _lock(connection: Connection, merchant_id: str | None, invoice_id: str) -> store.StoredInvoice:
+    """Lock the invoice and, before it, its networks: the order that every writer keeps."""
+    await _own(connection, merchant_id, invoice_id)
+    await share_networks(connection, await store.networks_of(connection, [invoice_id]))
+    return (await store.read_invoices(connection, [invoice_id], lock=True))[0]
+
+
+async def _show(connection: Connection, ctx: Context, ids: Sequence[str]) -> list[objects.Invoice]:
+    if not ids:
+        return []
+    stored = {invoice.id: invoice for invoice in await store.read_invoices(connection, ids)}
+    views = await read_views(connection)
+    now = ctx.now()
+    return [
+        invoice_object(
+            ctx,
+            stored[found],
+            assess(stored[found].terms, stored[found].facts(views), now),
+            status=stored[found].status,
+            updated_at=stored[found].updated_at,
+        )
+        for found in ids
+    ]

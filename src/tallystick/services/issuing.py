@@ -1,0 +1,77 @@
+"""Issuing addresses: which wallet, which index, which address.
+
+Holds true: an index of a key is spent exactly once, under a row lock that ends with the transaction; an address belongs to
+one option for ever. Must not: issue anything on a network that has never been read or is halted: a payment there would
+go unseen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tallystick.chains.families import FAMILIES
+from tallystick.core.errors import Conflict, NetworkUnavailable
+from tallystick.core.invoice import OptionStatus
+from tallystick.core.network import Network
+from tallystick.db.invoices import SQL, StoredOption
+from tallystick.db.networks import read_views
+from tallystick.db.sql import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class IssuingWallet:
+    """The wallet that a merchant's new addresses of one family come from."""
+
+    id: str
+    family: str
+    account_key: str
+    key_fingerprint: bytes
+
+
+async def issuing_wallets(connection: Connection, merchant_id: str) -> dict[str, IssuingWallet]:
+    """A merchant's issuing wallets by family: the newest of each."""
+    rows = await SQL.issuing_wallets.all(connection, merchant_id=merchant_id)
+    return {
+        row["family"]: IssuingWallet(row["id"], row["family"], row["account_key"], row["key_fingerprint"])
+        for row in rows
+    }
+
+
+async def require_available(connection: Connection, names: set[str]) -> None:
+    """Raise NetworkUnavailable unless each of these networks has a first cursor and is not halted."""
+    views = await read_views(connection)
+    for name in sorted(names):
+        view = views.get(name)
+        if view is None or view.tip is None:
+            raise NetworkUnavailable(
+                f"The network {name} has not been reached yet.",
+                object_id=name,
+                remedy="Try again once GET /v1/networks shows it following, or choose another network.",
+            )
+        if view.halted:
+            raise NetworkUnavailable(
+                f"The network {name} is halted until an operator decides.",
+                object_id=name,
+                remedy="Choose another network, or resume it with `tallystick network resume`.",
+            )
+
+
+async def allocate(
+    connection: Connection, network: Network, wallets: dict[str, IssuingWallet], option: StoredOption
+) -> StoredOption:
+    """Spend the next index of the issuing wallet for `option`; answer the option with its address."""
+    wallet = wallets.get(network.family)
+    if wallet is None:
+        raise Conflict(
+            f"No {network.family} wallet is registered.", remedy="Register one with POST /v1/wallets first."
+        )
+    index = await SQL.next_index.value(connection, key_fingerprint=wallet.key_fingerprint)
+    address = FAMILIES[network.family].derive(wallet.account_key, index)
+    return replace(
+        option,
+        terms=replace(option.terms, active=True),
+        status=OptionStatus.ACTIVE,
+        address=address,
+        wallet_id=wallet.id,
+        derivation_index=index,
+    )

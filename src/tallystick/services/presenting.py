@@ -1,0 +1,173 @@
+"""From what is stored and judged to what is shown: the public objects.
+
+For: answers and event bodies. Holds true: a pure function of a stored invoice and its assessment; the same inputs give
+the same bytes. Must not: read the database or a clock.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from tallystick.chains.families import FAMILIES
+from tallystick.core.assess import Assessment, Verdict
+from tallystick.core.chain import Finality
+from tallystick.core.invoice import Match, Status
+from tallystick.core.money import format_price, format_units
+from tallystick.core.transitions import MEANINGS
+from tallystick.db.invoices import StoredInvoice, StoredOption, StoredTransfer
+from tallystick.services import objects
+from tallystick.services.context import Context
+
+
+def invoice_object(
+    ctx: Context, stored: StoredInvoice, assessment: Assessment, *, status: Status, updated_at: datetime
+) -> objects.Invoice:
+    """The invoice as the merchant sees it, in `status`."""
+    price = stored.terms.price
+    meaning = MEANINGS[status]
+    return objects.Invoice(
+        id=stored.id,
+        status=status.value,
+        order_id=stored.order_id,
+        amount=format_price(price.amount, price),
+        currency=price.currency,
+        amount_paid=format_price(assessment.amount_paid, price),
+        payment_options=[_option(ctx, option, stored, assessment) for option in stored.options],
+        payments=payment_objects(stored, assessment),
+        checkout_url=f"{ctx.public_url}/i/{stored.id}",
+        next_action=objects.NextAction(owner=meaning.owner, action=meaning.action, text=meaning.action_text),
+        late_payment=stored.terms.late_payment.value,
+        product_type=stored.product_type,
+        success_url=stored.success_url,
+        cancel_url=stored.cancel_url,
+        canceled_at=stored.decisions.canceled_at,
+        fulfilled_at=stored.decisions.fulfilled_at,
+        fulfillment=stored.fulfillment,
+        settlement_id=None,
+        expires_at=stored.terms.expires_at,
+        created_at=stored.created_at,
+        updated_at=updated_at,
+        metadata=stored.metadata,
+        customer=stored.customer,
+    )
+
+
+def payment_objects(stored: StoredInvoice, assessment: Assessment) -> list[objects.Payment]:
+    """The invoice's payments, oldest first. Transfers without a payment (unknown tokens) are left out."""
+    verdicts = {verdict.transfer_id: verdict for verdict in assessment.verdicts}
+    return [
+        payment_object(stored, transfer, verdicts[transfer.fact.id], transfer.payment.id, transfer.payment.confirmed_at)
+        for transfer in stored.transfers
+        if transfer.payment is not None
+    ]
+
+
+def payment_object(
+    stored: StoredInvoice,
+    transfer: StoredTransfer,
+    verdict: Verdict,
+    payment_id: str,
+    confirmed_at: datetime | None,
+) -> objects.Payment:
+    """One payment as the merchant sees it."""
+    fact = transfer.fact
+    requirement = stored.terms.option(fact.option_id).requirement
+    display = FAMILIES[transfer.family].display
+    anchor = verdict.anchor
+    decimals = fact.asset.decimals if fact.asset is not None else 0
+    return objects.Payment(
+        id=payment_id,
+        invoice_id=stored.id,
+        option_id=fact.option_id,
+        transfer_id=fact.id,
+        match=verdict.match.value,
+        tx_hash=fact.key.tx_hash,
+        ordinal=fact.key.ordinal,
+        log_index=transfer.log_indexes.get(anchor.block.hash) if anchor is not None else None,
+        sender=display(transfer.sender),
+        to=display(transfer.recipient),
+        asset=fact.asset.symbol if fact.asset is not None else None,
+        network=fact.key.network,
+        token_contract=display(transfer.contract) if transfer.contract is not None else None,
+        amount=format_units(fact.amount, decimals),
+        status=verdict.status.value,
+        block_height=anchor.block.height if anchor is not None else None,
+        block_hash=anchor.block.hash if anchor is not None else None,
+        block_time=anchor.time if anchor is not None else None,
+        first_seen_at=transfer.first_seen_at,
+        confirmations=verdict.confirmations,
+        confirmations_required=requirement.confirmations if requirement.finality is Finality.DEPTH else None,
+        on_time=verdict.on_time,
+        replaced_by=verdict.replaced_by,
+        confirmed_at=confirmed_at,
+    )
+
+
+def _option(
+    ctx: Context, option: StoredOption, stored: StoredInvoice, assessment: Assessment
+) -> objects.PaymentOption:
+    terms = option.terms
+    asset = terms.asset
+    network = ctx.networks.get(asset.network)
+    family = FAMILIES[option.family]
+    amounts = next(amounts for amounts in assessment.options if amounts.option_id == terms.id)
+    uri = None
+    if network is not None and option.address is not None:
+        uri = family.payment_uri(network, asset, option.address, amounts.due or terms.amount_expected)
+    derivation = None
+    if option.wallet_id is not None and option.derivation_index is not None:
+        derivation = objects.Derivation(
+            wallet_id=option.wallet_id, path=f"0/{option.derivation_index}", index=option.derivation_index
+        )
+    by_depth = terms.requirement.finality is Finality.DEPTH
+    return objects.PaymentOption(
+        id=terms.id,
+        asset=asset.symbol,
+        network=asset.network,
+        token_contract=family.display(asset.contract) if asset.contract is not None else None,
+        decimals=asset.decimals,
+        status=option.status.value,
+        address=family.display(option.address) if option.address is not None else None,
+        derivation=derivation,
+        amount_expected=format_units(terms.amount_expected, asset.decimals),
+        amount_detected=format_units(amounts.detected, asset.decimals),
+        amount_received=format_units(amounts.received, asset.decimals),
+        amount_due=format_units(amounts.due, asset.decimals),
+        uri=uri,
+        rate=objects.QuotedRate(
+            value=option.quote.rate,
+            source=option.quote.source,
+            quoted_at=option.quote.quoted_at,
+            expires_at=option.quote.expires_at,
+        ),
+        tolerance=objects.Tolerance(under_bps=terms.tolerance.under_bps, over_bps=terms.tolerance.over_bps),
+        confirmations=_confirmations(terms.id, stored, assessment),
+        confirmations_required=terms.requirement.confirmations if by_depth else None,
+        finality=terms.requirement.finality.value,
+        policy=objects.Policy(name=option.policy_name, explanation=option.policy_explanation),
+    )
+
+
+def _confirmations(option_id: str, stored: StoredInvoice, assessment: Assessment) -> int:
+    """The fewest confirmations among the live matching payments of an option: what the customer waits for."""
+    of_option = {transfer.fact.id for transfer in stored.transfers if transfer.fact.option_id == option_id}
+    counts = [
+        verdict.confirmations
+        for verdict in assessment.verdicts
+        if verdict.transfer_id in of_option and verdict.match is Match.MATCHED and verdict.anchor is not None
+    ]
+    return min(counts, default=0)
+
+
+def transition_object(row: Any) -> objects.Transition:
+    """A stored row of history as the merchant sees it."""
+    return objects.Transition(
+        sequence=row["sequence"],
+        from_=row["from_status"],
+        to=row["to_status"],
+        reason=row["reason"],
+        actor=objects.ActorObject(type=row["actor_type"], id=row["actor_id"]),
+        evidence=row["evidence"],
+        at=row["at"],
+    )
