@@ -143,7 +143,8 @@ class DataFolder:
     def socket_folder(self) -> Path:
         """The folder of the socket: inside the data folder where that path is usable, else a short one.
 
-        A path may be too long for the kernel, or have a comma, at which clients take it for several hosts. The short one has a random name, which nobody can have made before us, and is remembered in the data folder.
+        A path may be too long for the kernel, or have a comma, at which clients take it for several hosts. The
+        short folder has a random name, which nobody can have made before us; the data folder remembers it.
         """
         folder = self.path / "run"
         fits = len(os.fsencode(folder / f".s.PGSQL.{PORT}")) <= SOCKET_PATH_BYTES_MAX
