@@ -24,6 +24,7 @@ one asked; the fractions are exact.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -50,7 +51,6 @@ from tallystick.core.invoice import (
     TransferFact,
     match_transfer,
 )
-from tallystick.core.money import ceil_div
 
 BPS: Final = 10_000
 
@@ -159,7 +159,9 @@ def _judge(terms: InvoiceTerms, fact: TransferFact, facts: Facts) -> Verdict:
     elif anchor is not None:
         status = PaymentStatus.CONFIRMING
     elif conflict is not None:
-        status = PaymentStatus.REPLACED
+        # Its own transaction in its way: mined again, and this time it failed or took another path.
+        own = conflict.tx_hash == fact.key.tx_hash
+        status = PaymentStatus.FAILED if own else PaymentStatus.REPLACED
     elif fact.in_mempool:
         zero_conf = option.requirement.zero_conf
         status = PaymentStatus.CONFIRMED if zero_conf else PaymentStatus.DETECTED
@@ -172,7 +174,7 @@ def _judge(terms: InvoiceTerms, fact: TransferFact, facts: Facts) -> Verdict:
         anchor=anchor,
         confirmations=confirmations(anchor, view) if view is not None else 0,
         on_time=fact.first_evidence_at <= terms.deadline,
-        replaced_by=conflict.tx_hash if anchor is None and conflict is not None else None,
+        replaced_by=conflict.tx_hash if status is PaymentStatus.REPLACED and conflict is not None else None,
     )
 
 
@@ -276,13 +278,11 @@ def _amounts(option: OptionTerms, terms: InvoiceTerms, judged: _Judged, seen_sha
             received += fact.amount if verdict.status is PaymentStatus.CONFIRMED else 0
     required, _ = _tolerances(terms, judged)
     missing = Fraction(0) if judged and seen_share >= required else max(Fraction(0), 1 - seen_share)
-    due = missing * option.amount_expected
-    return OptionAmounts(option.id, detected, received, ceil_div(due.numerator, due.denominator))
+    return OptionAmounts(option.id, detected, received, math.ceil(missing * option.amount_expected))
 
 
 def _value(terms: InvoiceTerms, share: Fraction) -> int:
-    value = share * terms.price.amount
-    return value.numerator // value.denominator
+    return math.floor(share * terms.price.amount)
 
 
 def _wakeups(terms: InvoiceTerms, facts: Facts, judged: _Judged, *, closed: bool) -> tuple[Wakeup, ...]:

@@ -10,6 +10,7 @@ Must not: know which assets a merchant accepts, or where a rate comes from.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -107,11 +108,6 @@ def format_rate(rate: Fraction, *, places_max: int = 18) -> str:
     return format_units(rate.numerator * 10**places_max // rate.denominator, places_max)
 
 
-def ceil_div(numerator: int, denominator: int) -> int:
-    """Integer division rounding up."""
-    return -(-numerator // denominator)
-
-
 def quote_amount(price: Price, asset: Asset, rate: Fraction | None) -> int:
     """Base units of `asset` that ask for `price`.
 
@@ -120,16 +116,16 @@ def quote_amount(price: Price, asset: Asset, rate: Fraction | None) -> int:
     asset's `asked_decimals`, so it is never worth less than the price and less than one such unit above it.
     """
     if rate is None:
-        scaled = Fraction(price.amount, 10**price.decimals) * 10**asset.decimals
+        scaled = Fraction(price.amount * 10**asset.decimals, 10**price.decimals)
         if scaled.denominator != 1:
             raise InvalidInput.at("/amount", f"has more decimal places than {asset.symbol} on {asset.network}")
-        return scaled.numerator
+        return int(scaled)
     if rate <= 0:
         raise ValueError("a rate is positive")
     whole_assets = Fraction(price.amount, 10**price.decimals) / rate
     step = 10 ** (asset.decimals - asset.asked_decimals)
-    steps = whole_assets * 10**asset.asked_decimals
-    return ceil_div(steps.numerator, steps.denominator) * step
+    steps: int = math.ceil(whole_assets * 10**asset.asked_decimals)
+    return steps * step
 
 
 def fiat_decimals(currency: str) -> int | None:

@@ -31,7 +31,9 @@ RETRY_DELAYS: Final = (
     timedelta(hours=24),
 )
 JITTER_PERCENT: Final = 10  # of a delay, added at most
-RETRY_AFTER_MAX: Final = timedelta(hours=24)  # the longest step of the schedule; nobody can put a delivery off longer
+RETRY_AFTER_MAX: Final = timedelta(
+    hours=24
+)  # the longest step of the schedule; nobody can put a delivery off longer
 FAILING_MAX: Final = timedelta(days=5)
 SECRET_OVERLAP: Final = timedelta(hours=24)
 GONE: Final = 410

@@ -73,7 +73,9 @@ _PRIVATE_TABLE: Final = _table(_PRIVATE)
 _NEVER_TABLE: Final = _table(_NEVER)
 _GLOBAL_UNICAST_V6: Final = IPv6Network("2000::/3")  # RFC 4291 2.4: everything else is special or unassigned
 
-_NAME: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*\.?", re.ASCII | re.IGNORECASE)
+_NAME: Final = re.compile(
+    r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*\.?", re.ASCII | re.IGNORECASE
+)
 _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII | re.IGNORECASE)
 _PRINTABLE: Final = re.compile(r"[!-~]+", re.ASCII)
 
@@ -115,7 +117,9 @@ def url_problem(url: str, *, allow_private: bool = False) -> str | None:
     if len(url) > URL_LENGTH_MAX:
         return f"The URL may have at most {URL_LENGTH_MAX} characters."
     if not _PRINTABLE.fullmatch(url) or "\\" in url:
-        return "The URL may have printable ASCII characters only, no spaces or backslashes; write names as xn--…"
+        return (
+            "The URL may have printable ASCII characters only, no spaces or backslashes; write names as xn--…"
+        )
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port

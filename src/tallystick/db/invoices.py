@@ -93,7 +93,6 @@ class StoredInvoice:
 
     terms: InvoiceTerms
     merchant_id: str
-    merchant_name: str
     order_id: str | None
     status: Status
     sequence: int
@@ -182,7 +181,6 @@ def _invoice(
     return StoredInvoice(
         terms=terms,
         merchant_id=row["merchant_id"],
-        merchant_name=row["merchant_name"],
         order_id=row["order_id"],
         status=Status(row["status"]),
         sequence=row["sequence"],

@@ -21,6 +21,7 @@ class KeyRow:
 
     id: str
     merchant_id: str
+    merchant_name: str
     scopes: frozenset[str]
 
 
@@ -60,4 +61,6 @@ async def insert_key(
 async def key_by_hash(connection: Connection, key_hash: bytes) -> KeyRow | None:
     """The key in force that has this hash, or None."""
     row = await _SQL.key_by_hash.one(connection, key_hash=key_hash)
-    return None if row is None else KeyRow(row["id"], row["merchant_id"], frozenset(row["scopes"]))
+    if row is None:
+        return None
+    return KeyRow(row["id"], row["merchant_id"], row["merchant_name"], frozenset(row["scopes"]))

@@ -77,7 +77,7 @@ def load(aggregate: str) -> Statements:
     """Load `queries/<aggregate>.sql`."""
     text = resources.files(__package__).joinpath("queries", f"{aggregate}.sql").read_text()
     adapter = AsyncPGAdapter()  # type: ignore[no-untyped-call]
-    queries = aiosql.from_str(text, lambda: adapter)  # type: ignore[arg-type, return-value]
+    queries = aiosql.from_str(text, lambda: adapter)
     found: dict[str, Statement] = {}
     for name in queries.available_queries:
         if name.endswith("_cursor"):  # aiosql offers a cursor variant of each select; we never use it

@@ -220,7 +220,13 @@ async def events_newest_first(
 
 
 async def events_after(
-    connection: Connection, merchant_id: str, *, after: str, type: str | None, object_id: str | None, limit: int
+    connection: Connection,
+    merchant_id: str,
+    *,
+    after: str,
+    type: str | None,
+    object_id: str | None,
+    limit: int,
 ) -> list[StoredEvent]:
     """The stream after the event `after`, oldest first, up to the oldest open transaction."""
     rows = await SQL.events_after.all(

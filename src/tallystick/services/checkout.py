@@ -18,11 +18,9 @@ from typing import Final
 import msgspec
 from babel.numbers import format_currency, get_currency_precision
 
-from tallystick.core.errors import NotFound
 from tallystick.core.invoice import Match, OptionStatus, PaymentStatus, Status
 from tallystick.core.money import AMOUNT_TEXT_LENGTH_MAX, fiat_decimals
 from tallystick.core.network import Network
-from tallystick.db.checkout import merchant_name_of
 from tallystick.db.sql import Connection
 from tallystick.services import checkout_texts as texts
 from tallystick.services import objects
@@ -121,11 +119,8 @@ class CustomerView(msgspec.Struct, frozen=True, kw_only=True):
 
 async def customer_view(connection: Connection, ctx: Context, invoice_id: str) -> CustomerView:
     """The customer's view of an invoice, whoever's it is: knowing the id is the right to look. Raises NotFound."""
-    name = await merchant_name_of(connection, invoice_id)
-    if name is None:
-        raise NotFound("There is no such invoice.", object_id=invoice_id)
-    invoice = await load_public(connection, ctx, invoice_id)
-    return build_view(invoice, merchant_name=name, networks=ctx.networks, now=ctx.now())
+    invoice, merchant_name = await load_public(connection, ctx, invoice_id)
+    return build_view(invoice, merchant_name=merchant_name, networks=ctx.networks, now=ctx.now())
 
 
 def build_view(

@@ -72,7 +72,9 @@ async def claim_deliveries(
     )
 
 
-async def record_attempts(connection: Connection, ctx: Context, attempts: Sequence[Attempted]) -> list[Disabled]:
+async def record_attempts(
+    connection: Connection, ctx: Context, attempts: Sequence[Attempted]
+) -> list[Disabled]:
     """Record attempts, each once, and what follows for deliveries and endpoints. Answers which were disabled.
 
     An attempt whose lease was lost to another deliverer is not recorded: that one records its own.
@@ -81,7 +83,9 @@ async def record_attempts(connection: Connection, ctx: Context, attempts: Sequen
     failing = await stored.lock_endpoints(connection, [attempt.delivery.endpoint_id for attempt in attempts])
     decisions: list[tuple[Attempted, Decision]] = []
     after: dict[str, datetime | None] = {}
-    for attempt in sorted(attempts, key=lambda attempt: attempt.begun_at + timedelta(milliseconds=attempt.duration_ms)):
+    for attempt in sorted(
+        attempts, key=lambda attempt: attempt.begun_at + timedelta(milliseconds=attempt.duration_ms)
+    ):
         endpoint_id = attempt.delivery.endpoint_id
         decision = decide(
             attempt.answer,
@@ -107,7 +111,9 @@ async def record_attempts(connection: Connection, ctx: Context, attempts: Sequen
     return disabled
 
 
-async def release_deliveries(connection: Connection, ctx: Context, deliveries: Sequence[ClaimedDelivery]) -> None:
+async def release_deliveries(
+    connection: Connection, ctx: Context, deliveries: Sequence[ClaimedDelivery]
+) -> None:
     """Give back claimed deliveries that were not attempted to the end."""
     await stored.release(connection, deliveries, at=ctx.now())
 
@@ -126,5 +132,7 @@ def _outcome(attempt: Attempted, decision: Decision) -> stored.Outcome:
         begun_at=attempt.begun_at,
         status_code=attempt.answer.status_code,
         duration_ms=attempt.duration_ms,
-        error=None if delivered else attempt.answer.error or f"The endpoint answered {attempt.answer.status_code}.",
+        error=None
+        if delivered
+        else attempt.answer.error or f"The endpoint answered {attempt.answer.status_code}.",
     )

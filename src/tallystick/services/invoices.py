@@ -89,7 +89,7 @@ class InvoiceFilter:
 
 
 async def create_invoice(
-    connection: Connection, ctx: Context, merchant_id: str, merchant_name: str, actor: Actor, new: NewInvoice
+    connection: Connection, ctx: Context, merchant_id: str, actor: Actor, new: NewInvoice
 ) -> objects.Invoice:
     """Create, quote and, where asked, issue addresses: all or nothing.
 
@@ -106,7 +106,7 @@ async def create_invoice(
     price = quoting.read_price(ctx, new.amount, new.currency, accepted)
     quoted = await quoting.quote(ctx, price, accepted, asked=new.accepted is not None)
     now = ctx.now()
-    invoice = _new_invoice(ctx, merchant_id, merchant_name, new, price, quoted, now)
+    invoice = _new_invoice(ctx, merchant_id, new, price, quoted, now)
     activate = new.activate if new.activate is not None else len(quoted) == 1
     if activate:
         await require_available(connection, {option.network.name for option in quoted})
@@ -122,7 +122,6 @@ async def create_invoice(
 def _new_invoice(
     ctx: Context,
     merchant_id: str,
-    merchant_name: str,
     new: NewInvoice,
     price: Price,
     quoted: Sequence[quoting.QuotedOption],
@@ -160,7 +159,6 @@ def _new_invoice(
             options=tuple(option.terms for option in options),
         ),
         merchant_id=merchant_id,
-        merchant_name=merchant_name,
         order_id=new.order_id,
         status=Status.CREATED,
         sequence=1,
@@ -208,10 +206,10 @@ async def get_invoice(connection: Connection, ctx: Context, merchant_id: str, in
 
 async def load_public(connection: Connection, ctx: Context, invoice_id: str) -> tuple[objects.Invoice, str]:
     """An invoice for its customer, who has no key but knows the id, and the merchant's name. Raises NotFound."""
-    stored = await store.read_invoices(connection, [invoice_id])
-    if not stored:
+    name = await store.SQL.merchant_name_of.value(connection, id=invoice_id)
+    if name is None:
         raise NotFound("There is no such invoice.", object_id=invoice_id)
-    return (await _show(connection, ctx, [invoice_id]))[0], stored[0].merchant_name
+    return (await _show(connection, ctx, [invoice_id]))[0], str(name)
 
 
 async def show_invoices(connection: Connection, ctx: Context, ids: Sequence[str]) -> list[objects.Invoice]:

@@ -49,6 +49,7 @@ class Principal:
     """Who asks: a key of a merchant, and what it may do."""
 
     merchant_id: str
+    merchant_name: str
     key_id: str
     scopes: frozenset[str]
 
@@ -116,7 +117,7 @@ async def authenticate(connection: Connection, key: str) -> Principal:
     found = await rows.key_by_hash(connection, hash_key(key)) if is_key(key) else None
     if found is None:
         raise Unauthenticated("This key is not known or no longer in force.")
-    return Principal(found.merchant_id, found.id, found.scopes)
+    return Principal(found.merchant_id, found.merchant_name, found.id, found.scopes)
 
 
 def _check_name(name: str) -> None:

@@ -79,7 +79,8 @@ async def create_endpoint(
     await stored.lock_merchant(connection, merchant_id)
     if await stored.count_endpoints(connection, merchant_id) >= ENDPOINTS_MAX:
         raise Conflict(
-            f"A merchant can have at most {ENDPOINTS_MAX} webhook endpoints.", remedy="Delete one that is not needed."
+            f"A merchant can have at most {ENDPOINTS_MAX} webhook endpoints.",
+            remedy="Delete one that is not needed.",
         )
     endpoint_id, secret, at = ctx.new_id(IdKind.WEBHOOK_ENDPOINT), _new_secret(ctx), ctx.now()
     await stored.insert_endpoint(
@@ -156,7 +157,9 @@ async def ping(connection: Connection, ctx: Context, merchant_id: str, endpoint_
     """Send `webhook.ping` to this endpoint only, whatever types it wants. Raises NotFound, Conflict if disabled."""
     endpoint = await _locked(connection, merchant_id, endpoint_id)
     if endpoint.status is EndpointStatus.DISABLED:
-        raise Conflict("A disabled endpoint is not sent anything.", object_id=endpoint_id, remedy="Enable it first.")
+        raise Conflict(
+            "A disabled endpoint is not sent anything.", object_id=endpoint_id, remedy="Enable it first."
+        )
     event = NewEvent(
         merchant_id=merchant_id,
         type=PING,
@@ -169,7 +172,12 @@ async def ping(connection: Connection, ctx: Context, merchant_id: str, endpoint_
 
 
 async def list_events(
-    connection: Connection, ctx: Context, merchant_id: str, filter: EventFilter, limit: int, cursor: str | None
+    connection: Connection,
+    ctx: Context,
+    merchant_id: str,
+    filter: EventFilter,
+    limit: int,
+    cursor: str | None,
 ) -> Page[objects.Event]:
     """Events: newest first, or with `filter.after` the stream after that event, oldest first.
 
@@ -182,11 +190,21 @@ async def list_events(
         if await stored.find_event(connection, merchant_id, start) is None:
             raise InvalidInput.at("/after", "There is no event with this id.")
         found = await stored.events_after(
-            connection, merchant_id, after=start, type=filter.type, object_id=filter.object_id, limit=limit + 1
+            connection,
+            merchant_id,
+            after=start,
+            type=filter.type,
+            object_id=filter.object_id,
+            limit=limit + 1,
         )
     else:
         found = await stored.events_newest_first(
-            connection, merchant_id, before=cursor, type=filter.type, object_id=filter.object_id, limit=limit + 1
+            connection,
+            merchant_id,
+            before=cursor,
+            type=filter.type,
+            object_id=filter.object_id,
+            limit=limit + 1,
         )
     rows, next_cursor = page_of(found, limit, lambda event: event.id)
     return Page(data=[_decode_event(event.body) for event in rows], next_cursor=next_cursor)
@@ -221,7 +239,9 @@ async def redeliver(
     targets = await stored.redelivery_targets(connection, merchant_id, event, endpoint_id)
     if not targets:
         raise Conflict(
-            "No enabled endpoint wants this event.", object_id=event_id, remedy="Enable an endpoint for its type."
+            "No enabled endpoint wants this event.",
+            object_id=event_id,
+            remedy="Enable an endpoint for its type.",
         )
     now = ctx.now()
     await stored.redeliver(
@@ -300,7 +320,9 @@ async def _shown(
     return _endpoint_object(endpoint, secret=secret)
 
 
-def _endpoint_object(endpoint: stored.StoredEndpoint, *, secret: str | None = None) -> objects.WebhookEndpoint:
+def _endpoint_object(
+    endpoint: stored.StoredEndpoint, *, secret: str | None = None
+) -> objects.WebhookEndpoint:
     return objects.WebhookEndpoint(
         id=endpoint.id,
         url=endpoint.url,

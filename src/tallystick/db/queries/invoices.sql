@@ -2,16 +2,14 @@
 
 -- name: lock_invoices
 -- The invoices of these ids, locked in the order of their ids so that two writers cannot wait for each other.
-SELECT i.*, m.name AS merchant_name
-FROM invoices AS i JOIN merchants AS m ON m.id = i.merchant_id
+SELECT i.* FROM invoices AS i
 WHERE i.id = ANY(:ids::text[])
 ORDER BY i.id
 FOR NO KEY UPDATE OF i;
 
 -- name: read_invoices
 -- The same without a lock, for answers.
-SELECT i.*, m.name AS merchant_name
-FROM invoices AS i JOIN merchants AS m ON m.id = i.merchant_id
+SELECT i.* FROM invoices AS i
 WHERE i.id = ANY(:ids::text[])
 ORDER BY i.id;
 
@@ -177,8 +175,12 @@ ORDER BY i.id DESC
 LIMIT :row_count;
 
 -- name: invoice_owner^
--- Whose invoice this is, and its options' networks are not needed: for the 404 of strangers.
+-- Whose invoice this is.
 SELECT merchant_id FROM invoices WHERE id = :id;
+
+-- name: merchant_name_of$
+-- Who asks, as customers know them.
+SELECT m.name FROM invoices AS i JOIN merchants AS m ON m.id = i.merchant_id WHERE i.id = :id;
 
 -- name: list_payment_ids
 -- Payments of a merchant, newest first, by any of the published filters, with the invoice of each.

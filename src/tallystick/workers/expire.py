@@ -1,0 +1,56 @@
+"""The expirer: looks at invoices whose window has ended.
+
+Holds true: which invoices are due is an index look-up on chain time scanned (or our clock where no address was issued);
+however many end at once, they are judged in bounded batches, each its own transaction. Whether one expires is not decided
+here. Must not: compare a clock with a deadline by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from tallystick.core.assess import OUR_CLOCK
+from tallystick.db import invoices as store
+from tallystick.db.networks import share_networks
+from tallystick.services.assessing import Cause, CauseKind, assess_invoices
+from tallystick.services.context import SYSTEM, Context
+from tallystick.services.intake import SQL
+from tallystick.workers.waiting import wait_or_stop
+
+log = structlog.get_logger(__name__)
+
+BATCH_INVOICES: Final = 200
+POLL_SECONDS: Final = 0.5
+
+
+class Expirer:
+    """Judges invoices whose window has ended, until told to stop. Any number may run side by side."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Look for due invoices again and again."""
+        while not stop.is_set():
+            judged = 0
+            for network in (OUR_CLOCK, *self._ctx.networks):
+                judged += await self.batch(network)
+            if judged == 0:
+                await wait_or_stop(stop, POLL_SECONDS)
+
+    async def batch(self, network: str) -> int:
+        """Judge up to BATCH_INVOICES due invoices that waited for `network`; answer how many."""
+        now = self._ctx.now()
+        async with self._ctx.database.transaction() as connection:
+            due = await SQL.due_by_time.all(connection, network=network, now=now, row_count=BATCH_INVOICES)
+            if not due:
+                return 0
+            ids = [row["invoice_id"] for row in due]
+            await share_networks(connection, await store.networks_of(connection, ids))
+            cause = Cause(CauseKind.CLOCK, SYSTEM, ({"type": "clock", "at": now},))
+            await assess_invoices(connection, self._ctx, ids, cause)
+        log.info("invoices.window_ended", network=network or "(our clock)", invoices=len(ids))
+        return len(ids)

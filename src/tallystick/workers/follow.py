@@ -1,0 +1,323 @@
+"""The follower of one network: reads its blocks in order and hands them to intake.
+
+Holds true: blocks are applied in order, each on its parent, none is ever skipped; only another hash at a known height is a
+reorganisation; a node that is behind, silent or contradicted by another holds this network and nothing else. One follower
+is active per network, by a lock in the database; standbys wait. Even two that both think they are active cannot do harm:
+the cursor moves only from the block it was expected at.
+Must not: decide anything about payments, or treat a failed answer as an empty one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+import structlog
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_when_event_set
+from tenacity.wait import wait_exponential_jitter
+
+from tallystick.chains.source import Source
+from tallystick.core.chain import Block, BlockHeader, BlockRef, Connected, Head, common_ancestor, connect
+from tallystick.core.errors import ReorgTooDeep, SourceError, SourceIncomplete, SourceUnavailable, StaleWrite, WrongChain
+from tallystick.core.network import Network
+from tallystick.db.networks import SQL
+from tallystick.db.sql import Record
+from tallystick.services import networks as network_service
+from tallystick.services.context import Context
+from tallystick.services.intake import Step, apply_step
+from tallystick.workers.waiting import wait_or_stop
+
+log = structlog.get_logger(__name__)
+
+STANDBY_SECONDS: Final = 2.0
+PREFETCH_BLOCKS: Final = 8
+REORG_BLOCKS_MAX: Final = 512
+PRUNE_EVERY_BLOCKS: Final = 256
+KEEP_DEPTHS: Final = 10
+KEEP_BLOCKS_MIN: Final = 1000
+_LOCK_SPACE: Final = 0x7A11  # first half of the advisory lock's key; the second is the network's name
+
+
+@dataclass(frozen=True, slots=True)
+class FollowerOptions:
+    """How a network is followed. `start_height` None begins at the node's head on the very first start."""
+
+    poll_interval_seconds: float = 1.0
+    batch_blocks: int = 64
+    stale_after_seconds: int = 300
+    start_height: int | None = None
+    retry_seconds_max: float = 30.0
+
+
+class Follower:
+    """Follows one network until told to stop."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        network: Network,
+        source: Source,
+        options: FollowerOptions | None = None,
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self._ctx = ctx
+        self._network = network
+        self._source = source
+        self._options = options or FollowerOptions()
+        self._on_progress = on_progress
+        self._checked_identity = False
+        self._blocks_since_prune = 0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Follow while holding the network's lock; wait as a standby while another process holds it."""
+        while not stop.is_set():
+            async with self._lease() as held:
+                if held:
+                    await self._follow(stop)
+            await wait_or_stop(stop, STANDBY_SECONDS)
+
+    @asynccontextmanager
+    async def _lease(self) -> AsyncIterator[bool]:
+        name_key = zlib.crc32(self._network.name.encode()) - 2**31
+        async with self._ctx.database.connection() as connection:
+            held = bool(await SQL.try_lock.value(connection, space=_LOCK_SPACE, name_key=name_key))
+            try:
+                yield held
+            finally:
+                if held and not connection.is_closed():
+                    await SQL.unlock.value(connection, space=_LOCK_SPACE, name_key=name_key)
+
+    async def _follow(self, stop: asyncio.Event) -> None:
+        async def pause(seconds: float) -> None:
+            await wait_or_stop(stop, seconds)
+
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type((SourceError, StaleWrite)),
+            wait=wait_exponential_jitter(initial=0.2, max=self._options.retry_seconds_max, jitter=0.2),
+            stop=stop_when_event_set(stop),  # type: ignore[arg-type]  # asyncio's event answers is_set(), too
+            sleep=pause,
+            before_sleep=self._note_trouble,
+            retry_error_callback=lambda _state: False,
+        )
+        while not stop.is_set():
+            more: bool = await retrying(self.poll)
+            if not more:
+                await wait_or_stop(stop, self._options.poll_interval_seconds)
+
+    async def poll(self) -> bool:
+        """Look once and apply what is new; answer whether more is waiting. Raises SourceError, StaleWrite."""
+        if not self._checked_identity:
+            await self._check_identity()
+        head = await self._source.head()
+        async with self._ctx.database.connection() as connection:
+            await network_service.record_head(connection, self._ctx, self._network.name, head.header)
+            row = await SQL.read_network.one(connection, name=self._network.name)
+        if row is None or row["halted_at"] is not None:
+            return False
+        cursor = None if row["cursor_hash"] is None else BlockRef(row["cursor_hash"], row["cursor_height"])
+        if cursor is None:
+            start = self._options.start_height
+            first = await self._source.block_at(min(start, head.header.height) if start is not None else head.header.height)
+            await self._apply(Step(None, (first,), None, head.safe_height, head.finalized_height))
+            return first.header.height < head.header.height
+        if head.header.height > cursor.height:
+            return await self._advance(cursor, head, row)
+        await self._check_standing(cursor, head, row)
+        return False
+
+    async def _check_identity(self) -> None:
+        identity = await self._source.identity()
+        async with self._ctx.database.transaction() as connection:
+            await network_service.pin(connection, self._network.name, identity.chain, identity.genesis_hash)
+        self._checked_identity = True
+
+    async def _advance(self, cursor: BlockRef, head: Head, row: Record) -> bool:
+        """Apply the next blocks above the cursor, fetched side by side; a block that does not fit is a reorganisation."""
+        last = min(head.header.height, cursor.height + self._options.batch_blocks)
+        await self._show("following" if head.header.height - cursor.height <= PREFETCH_BLOCKS else "catching_up")
+        # One block stands for the whole batch: each names its parent, so nodes that agree on the last agree on all.
+        newest = head.header if last == head.header.height else await self._source.header_at(last)
+        await self._source.confirm_agreement(newest)
+        async for block in self._fetch(cursor.height + 1, last):
+            if not isinstance(connect(cursor, block.header), Connected):
+                await self._reorganise(cursor, head, row)
+                return True
+            await self._apply(self._step(cursor, (block,), head))
+            cursor = block.header.ref
+            if self._on_progress is not None:
+                self._on_progress(cursor.height, head.header.height)
+        if cursor.height >= head.header.height:
+            await self._show_standing(head, row)
+        return cursor.height < head.header.height
+
+    async def _fetch(self, first: int, last: int) -> AsyncIterator[Block]:
+        """Blocks in order; up to PREFETCH_BLOCKS are asked for at once."""
+        tasks: list[asyncio.Task[Block]] = []
+        following = first
+        try:
+            while following <= last or tasks:
+                while following <= last and len(tasks) < PREFETCH_BLOCKS:
+                    tasks.append(asyncio.create_task(self._source.block_at(following)))
+                    following += 1
+                yield await tasks.pop(0)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _check_standing(self, cursor: BlockRef, head: Head, row: Record) -> None:
+        """The node has nothing above our cursor: it is level with us, behind, or on another branch."""
+        async with self._ctx.database.connection() as connection:
+            ours = await SQL.best_blocks.all(
+                connection, network=self._network.name, height=head.header.height, row_count=1
+            )
+        known = ours[0] if ours and ours[0]["height"] == head.header.height else None
+        if known is not None and known["hash"] != head.header.hash:
+            await self._reorganise(cursor, head, row)
+            return
+        if head.header.height < cursor.height:
+            behind = cursor.height - head.header.height
+            await self._show("degraded", f"The node is {behind} blocks behind what was already processed.")
+            return
+        await self._record_finality(cursor, head, row)
+        await self._show_standing(head, row)
+
+    async def _record_finality(self, cursor: BlockRef, head: Head, row: Record) -> None:
+        """The network's markers may move without a new block: apply the cursor's block again, which changes nothing else."""
+        moved = head.safe_height != row["safe_height"] or (head.finalized_height or 0) > (row["finalized_height"] or 0)
+        if moved and head.header.ref == cursor:
+            block = await self._source.block_at(cursor.height)
+            if block.header.ref == cursor:
+                await self._apply(self._step(cursor, (block,), head))
+
+    async def _reorganise(self, cursor: BlockRef, head: Head, row: Record) -> None:
+        """Find where the node's chain leaves ours and go over to it in one step. Raises ReorgTooDeep."""
+        ancestor = await self._find_ancestor(cursor, head, row)
+        if ancestor == cursor:
+            raise self._changed_while_read()
+        last = min(head.header.height, max(cursor.height, ancestor.height + 1), ancestor.height + REORG_BLOCKS_MAX)
+        blocks: list[Block] = []
+        tip = ancestor
+        async for block in self._fetch(ancestor.height + 1, last):
+            if not isinstance(connect(tip, block.header), Connected):
+                raise self._changed_while_read()
+            blocks.append(block)
+            tip = block.header.ref
+        if not blocks:
+            return  # the node's chain is a shorter part of ours: it is behind, nothing contradicts us
+        await self._source.confirm_agreement(blocks[-1].header)
+        log.warning(
+            "chain.reorganised",
+            network=self._network.name,
+            depth=cursor.height - ancestor.height,
+            ancestor=ancestor.hash,
+            tip=tip.hash,
+        )
+        await self._apply(self._step(cursor, tuple(blocks), head, ancestor))
+
+    def _changed_while_read(self) -> SourceIncomplete:
+        return SourceIncomplete(
+            "The node's chain changed while it was read.", object_id=self._network.name, remedy="It is read again."
+        )
+
+    async def _find_ancestor(self, cursor: BlockRef, head: Head, row: Record) -> BlockRef:
+        """The highest block that the node's chain shares with ours, searched as deep as is safe."""
+        decided = row["resume_decided_at"] is not None
+        depth_max = self._network.safety_depth
+        async with self._ctx.database.connection() as connection:
+            rows = await SQL.best_blocks.all(
+                connection,
+                network=self._network.name,
+                height=cursor.height,
+                row_count=depth_max + 1 if not decided else KEEP_DEPTHS * depth_max + KEEP_BLOCKS_MIN,
+            )
+        for found in rows:
+            block = BlockRef(found["hash"], found["height"])
+            if block.height > head.header.height:
+                continue
+            theirs: BlockHeader = await self._source.header_at(block.height)
+            ancestor = common_ancestor((block,), {theirs.height: theirs.hash})
+            if ancestor is not None:
+                self._refuse_below_finality(ancestor, row, decided=decided)
+                return ancestor
+        raise ReorgTooDeep(
+            f"The best chain changed deeper than {depth_max} blocks below height {cursor.height}.",
+            object_id=self._network.name,
+            remedy="Find out what happened to the chain; then `tallystick network resume` follows the node again.",
+        )
+
+    def _refuse_below_finality(self, ancestor: BlockRef, row: Record, *, decided: bool) -> None:
+        finalized = row["finalized_height"]
+        if finalized is not None and ancestor.height < finalized and not decided:
+            raise ReorgTooDeep(
+                f"Block {finalized} was called final by the network and is no longer in its chain.",
+                object_id=self._network.name,
+                remedy="Find out what happened to the chain; then `tallystick network resume` follows the node again.",
+            )
+
+    def _step(
+        self, expected: BlockRef, blocks: tuple[Block, ...], head: Head, ancestor: BlockRef | None = None
+    ) -> Step:
+        return Step(expected, blocks, ancestor, head.safe_height, head.finalized_height)
+
+    async def _apply(self, step: Step) -> None:
+        result = await apply_step(self._ctx, self._network, step)
+        if result.transfers_matched:
+            log.info(
+                "chain.block",
+                network=self._network.name,
+                height=step.blocks[-1].header.height,
+                transfers=result.transfers_matched,
+                invoices=result.invoices_assessed,
+            )
+        self._blocks_since_prune += len(step.blocks)
+        if self._blocks_since_prune >= PRUNE_EVERY_BLOCKS:
+            await self._prune(step.blocks[-1].header.height)
+
+    async def _prune(self, height: int) -> None:
+        """Forget blocks that no reorganisation can reach and no payment rests on."""
+        below = height - max(KEEP_DEPTHS * self._network.safety_depth, KEEP_BLOCKS_MIN)
+        async with self._ctx.database.transaction() as connection:
+            await SQL.prune_blocks.run(
+                connection,
+                network=self._network.name,
+                height=below,
+                from_height=below - 4 * self._blocks_since_prune,
+            )
+        self._blocks_since_prune = 0
+
+    async def _show_standing(self, head: Head, row: Record) -> None:
+        """Level with the node: all is well unless the node itself stands still."""
+        changed_at = row["head_changed_at"]
+        limit = timedelta(seconds=self._options.stale_after_seconds)
+        if changed_at is not None and self._ctx.now() - changed_at > limit:
+            minutes = int((self._ctx.now() - changed_at).total_seconds() // 60)
+            await self._show("degraded", f"The node has had no new block for {minutes} minutes.")
+        else:
+            await self._show("following")
+
+    async def _show(self, status: str, problem: str | None = None) -> None:
+        async with self._ctx.database.connection() as connection:
+            await network_service.record_status(connection, self._network.name, status, problem)
+
+    async def _note_trouble(self, state: RetryCallState) -> None:
+        """Between attempts: say what is wrong where operators look, and halt where only a person may decide."""
+        error = state.outcome.exception() if state.outcome is not None else None
+        self._checked_identity = False  # a node that failed may come back as another chain
+        log.warning("network.trouble", network=self._network.name, problem=str(error), attempt=state.attempt_number)
+        async with self._ctx.database.transaction() as connection:
+            row = await SQL.read_network.one(connection, name=self._network.name)
+            started = row is not None and row["cursor_hash"] is not None
+            if isinstance(error, ReorgTooDeep):
+                await network_service.halt(connection, self._ctx, self._network.name, str(error))
+            elif isinstance(error, WrongChain):
+                await network_service.record_status(connection, self._network.name, "misconfigured", str(error))
+            elif isinstance(error, SourceError) and (state.attempt_number > 1 or not isinstance(error, SourceUnavailable)):
+                status = "degraded" if started else "unavailable"
+                await network_service.record_status(connection, self._network.name, status, str(error))
