@@ -37,7 +37,8 @@ class Fault(StrEnum):
     CHANGED_RECEIVER = "a log names another receiver"
     NULL_BLOCK = "blocks are null"
     OTHER_HEIGHT = "another block than the one asked for"
-    OLDER_HEAD = "the newest block is an old one"
+    OTHER_HASH = "blocks have another hash"
+    OLDER_HEAD = "the newest block is one of ten blocks ago"
     OTHER_CHAIN = "another chain id"
     OTHER_GENESIS = "another first block"
     NO_TAGS = "finality tags are refused"
@@ -96,6 +97,8 @@ class LyingProxy:
         self.requests += 1
         fault = self._current()
         question = await request.read()
+        if fault is Fault.OLDER_HEAD:
+            question = await self._older(json.loads(question))
         if fault is not None:
             broken = await self._broken(fault, request)
             if broken is not None:
@@ -169,6 +172,17 @@ class LyingProxy:
                 self._result(fault, call, answer)
         return json.dumps(listed[0] if single else listed).encode()
 
+    async def _older(self, question: Any) -> bytes:
+        """Ask for the block of ten blocks ago in place of the newest."""
+        height = {"jsonrpc": "2.0", "id": 0, "method": "eth_blockNumber", "params": []}
+        async with self._session.post(self.upstream, json=height) as answer:
+            old = hex(int((await answer.json())["result"], 16) - 10)
+        calls = [question] if isinstance(question, dict) else question
+        for call in calls:
+            if call["params"][:1] == ["latest"]:
+                call["params"][0] = old
+        return json.dumps(question).encode()
+
     def _envelopes(self, fault: Fault, answers: Answers) -> Answers:
         match fault:
             case Fault.WRONG_ID:
@@ -192,7 +206,9 @@ class LyingProxy:
             answer["result"] = _CHANGES[fault][method](answer["result"])
         elif method == "eth_getBlockByNumber":
             tag = params[0]
-            if fault is Fault.NO_TAGS and tag in ("safe", "finalized"):
+            if fault is Fault.OTHER_HASH and tag != "0x0" and answer["result"]:
+                answer["result"]["hash"] = "0x" + "ee" * 32
+            elif fault is Fault.NO_TAGS and tag in ("safe", "finalized"):
                 del answer["result"]
                 answer["error"] = {"code": -32602, "message": "unknown tag"}
             elif fault is Fault.NULL_TAGS and tag in ("safe", "finalized"):
@@ -256,5 +272,4 @@ _CHANGES: dict[Fault, dict[str, Change]] = {
     },
     Fault.NULL_BLOCK: {"eth_getBlockByNumber": lambda _: None},
     Fault.OTHER_CHAIN: {"eth_chainId": lambda _: "0xdead"},
-    Fault.OLDER_HEAD: {},
 }

@@ -1,9 +1,10 @@
 """A local JSON-RPC server with a made-up EVM chain, for tests and measurements.
 
-For: blocks of any size without a node, forks on demand, and answers in the shape of real nodes (all the fields that
-geth sends, so that decoding costs what it costs in life).
-Holds true: everything is deterministic: equal arguments give equal blocks, byte for byte. Receipts, blooms and log
-positions are right; what is wrong on purpose belongs in `lying_proxy` or in the test that mutates a block.
+For: blocks of any size without a node, forks on demand, and answers in the shape of real nodes (all the
+fields that geth sends, so that decoding costs what it costs in life).
+Holds true: everything is deterministic: equal arguments give equal blocks, byte for byte. Receipts, blooms
+and log positions are right; what is wrong on purpose belongs in `lying_proxy` or in the test that mutates a
+block.
 Must not: use Tallystick's own parsing or bloom code: a fault there must not cancel itself out.
 
 `python -m tests.support.rpc_stub --blocks 50 --transfers 1000` serves a chain from a process of its own and
@@ -301,12 +302,14 @@ class StubChain:
 class RpcStub:
     """Serves a `StubChain` on a free port of the loopback interface. Use as an asynchronous context manager.
 
-    `missing` names methods that answer -32601. `requests` counts the HTTP requests.
+    `missing` names methods that answer -32601; `broken` makes every request fail with 503. `requests` counts
+    the HTTP requests.
     """
 
     def __init__(self, chain: StubChain, *, missing: frozenset[str] = frozenset(), port: int = 0) -> None:
         self.chain = chain
         self.missing = missing
+        self.broken = False
         self.requests = 0
         self.calls: list[str] = []
         self._port = port
@@ -327,6 +330,8 @@ class RpcStub:
 
     async def _serve(self, request: web.Request) -> web.Response:
         self.requests += 1
+        if self.broken:
+            return web.Response(status=503)
         question = json.loads(await request.read())
         if isinstance(question, list):
             body = b"[" + b",".join(self._one(entry) for entry in question) + b"]"

@@ -37,7 +37,7 @@ class Source(Protocol):
     """Where one network's facts come from. One instance per network, used by one follower at a time."""
 
     async def identity(self) -> ChainIdentity:
-        """The chain that the nodes serve. Raises WrongChain when they serve different ones or not the one configured."""
+        """The chain that the nodes serve. Raises WrongChain when one of them serves another than configured."""
         ...
 
     async def head(self) -> Head:

@@ -251,7 +251,9 @@ def _extract(
                     )
             for ordinal, log in enumerate(logs):
                 topics = log.topics
-                if len(topics) != 3 or topics[0] != TRANSFER_TOPIC or len(log.data) != 66:
+                if len(topics) != 3 or len(log.data) != 66:
+                    continue
+                if topics[0] != TRANSFER_TOPIC and topics[0].lower() != TRANSFER_TOPIC:
                     continue
                 if topics[1][:26] != _ADDRESS_TOPIC_PREFIX or topics[2][:26] != _ADDRESS_TOPIC_PREFIX:
                     continue

@@ -329,9 +329,9 @@ def _split_url(text: str) -> tuple[URL, dict[str, str]]:
 
 def _secret_parts(url: URL) -> tuple[str, ...]:
     """What of a URL must not be shown even if a node repeats it: the password, and whatever may be a key."""
-    parts = (*url.parts, *url.query.values())
+    parts = (*url.parts, *url.raw_parts, *url.query.values())
     long = [part for part in parts if len(part) >= _SECRET_LENGTH_MIN]
-    return tuple(part for part in (url.password, *long) if part)
+    return tuple(part for part in (url.password, url.raw_password, *long) if part)
 
 
 def _request(request_id: int, call: Call) -> dict[str, Any]:
