@@ -77,10 +77,10 @@ def load(aggregate: str) -> Statements:
     """Load `queries/<aggregate>.sql`."""
     text = resources.files(__package__).joinpath("queries", f"{aggregate}.sql").read_text()
     adapter = AsyncPGAdapter()  # type: ignore[no-untyped-call]
-    queries = aiosql.from_str(text, lambda: adapter)
+    queries = aiosql.from_str(text, lambda: adapter, mandatory_parameters=False)
     found: dict[str, Statement] = {}
     for name in queries.available_queries:
-        if name.endswith("_cursor"):  # aiosql offers a cursor variant of each select; we never use it
-            continue
+        if name.endswith("_cursor") and name.removesuffix("_cursor") in queries.available_queries:
+            continue  # aiosql offers a cursor variant of each select; we never use it
         found[name] = Statement(name, getattr(queries, name).sql, tuple(adapter.var_sorted[name]))
     return Statements(found)

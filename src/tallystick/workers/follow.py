@@ -68,7 +68,7 @@ class Follower:
     ) -> None:
         self._ctx = ctx
         self._network = network
-        self._source = source
+        self.source = source
         self._options = options or FollowerOptions()
         self._on_progress = on_progress
         self._checked_identity = False
@@ -114,7 +114,7 @@ class Follower:
         """Look once and apply what is new; answer whether more is waiting. Raises SourceError, StaleWrite."""
         if not self._checked_identity:
             await self._check_identity()
-        head = await self._source.head()
+        head = await self.source.head()
         async with self._ctx.database.connection() as connection:
             await network_service.record_head(connection, self._ctx, self._network.name, head.header)
             row = await SQL.read_network.one(connection, name=self._network.name)
@@ -123,7 +123,7 @@ class Follower:
         cursor = None if row["cursor_hash"] is None else BlockRef(row["cursor_hash"], row["cursor_height"])
         if cursor is None:
             start = self._options.start_height
-            first = await self._source.block_at(min(start, head.header.height) if start is not None else head.header.height)
+            first = await self.source.block_at(min(start, head.header.height) if start is not None else head.header.height)
             await self._apply(Step(None, (first,), None, head.safe_height, head.finalized_height))
             return first.header.height < head.header.height
         if head.header.height > cursor.height:
@@ -132,7 +132,7 @@ class Follower:
         return False
 
     async def _check_identity(self) -> None:
-        identity = await self._source.identity()
+        identity = await self.source.identity()
         async with self._ctx.database.transaction() as connection:
             await network_service.pin(connection, self._network.name, identity.chain, identity.genesis_hash)
         self._checked_identity = True
@@ -142,8 +142,8 @@ class Follower:
         last = min(head.header.height, cursor.height + self._options.batch_blocks)
         await self._show("following" if head.header.height - cursor.height <= PREFETCH_BLOCKS else "catching_up")
         # One block stands for the whole batch: each names its parent, so nodes that agree on the last agree on all.
-        newest = head.header if last == head.header.height else await self._source.header_at(last)
-        await self._source.confirm_agreement(newest)
+        newest = head.header if last == head.header.height else await self.source.header_at(last)
+        await self.source.confirm_agreement(newest)
         async for block in self._fetch(cursor.height + 1, last):
             if not isinstance(connect(cursor, block.header), Connected):
                 await self._reorganise(cursor, head, row)
@@ -163,7 +163,7 @@ class Follower:
         try:
             while following <= last or tasks:
                 while following <= last and len(tasks) < PREFETCH_BLOCKS:
-                    tasks.append(asyncio.create_task(self._source.block_at(following)))
+                    tasks.append(asyncio.create_task(self.source.block_at(following)))
                     following += 1
                 yield await tasks.pop(0)
         finally:
@@ -192,7 +192,7 @@ class Follower:
         """The network's markers may move without a new block: apply the cursor's block again, which changes nothing else."""
         moved = head.safe_height != row["safe_height"] or (head.finalized_height or 0) > (row["finalized_height"] or 0)
         if moved and head.header.ref == cursor:
-            block = await self._source.block_at(cursor.height)
+            block = await self.source.block_at(cursor.height)
             if block.header.ref == cursor:
                 await self._apply(self._step(cursor, (block,), head))
 
@@ -211,7 +211,7 @@ class Follower:
             tip = block.header.ref
         if not blocks:
             return  # the node's chain is a shorter part of ours: it is behind, nothing contradicts us
-        await self._source.confirm_agreement(blocks[-1].header)
+        await self.source.confirm_agreement(blocks[-1].header)
         log.warning(
             "chain.reorganised",
             network=self._network.name,
@@ -241,7 +241,7 @@ class Follower:
             block = BlockRef(found["hash"], found["height"])
             if block.height > head.header.height:
                 continue
-            theirs: BlockHeader = await self._source.header_at(block.height)
+            theirs: BlockHeader = await self.source.header_at(block.height)
             ancestor = common_ancestor((block,), {theirs.height: theirs.hash})
             if ancestor is not None:
                 self._refuse_below_finality(ancestor, row, decided=decided)
