@@ -91,7 +91,7 @@ class CheckoutPayment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CustomerView(msgspec.Struct, frozen=True, kw_only=True):
-    """The customer's view. `shows` names the parts of the page that apply; `selected` is the option to pay by default."""
+    """The customer's view. `shows` names the parts of the page that apply, `selected` the option to pay by default."""
 
     id: str
     object: str = "checkout"
@@ -173,7 +173,7 @@ def network_name(name: str, networks: Mapping[str, Network]) -> str:
 
 
 def price_text(amount: str, currency: str) -> str:
-    """A price as people write it: fiat by the locale's rules, an asset as its number and symbol. Exact, never rounded."""
+    """A price as people write it: fiat by the locale's rules, an asset as number and symbol. Exact, never rounded."""
     decimals = fiat_decimals(currency)
     # Where the locale's data has fewer decimals than ISO 4217, it would round: then the number is shown as it is.
     if decimals is None or get_currency_precision(currency) != decimals:

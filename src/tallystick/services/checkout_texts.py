@@ -115,7 +115,7 @@ STATUS_WORDS: Final = MappingProxyType(
             Phase.CLOSED,
             "Expired",
             "The time to pay ended and nothing arrived in it.",
-            "Please do not pay now. Go back to {merchant} and start again. If you did pay, contact them: it is not lost.",
+            "Please do not pay now. Start again at {merchant}. If you did pay, contact them: it is not lost.",
         ),
         Status.LATE_PAID: Words(
             Phase.REVIEW,
@@ -211,7 +211,7 @@ LABELS: Final = MappingProxyType(
 
 NOTICES: Final = MappingProxyType(
     {
-        "network_unavailable": "This network cannot be used just now. Please choose another way to pay, or try again soon.",
+        "network_unavailable": "This network cannot be used just now. Please choose another way, or try again soon.",
         "rate_unavailable": "There is no trustworthy price for this coin just now. Please choose another way to pay.",
         "invalid_state": "This way of paying can no longer be chosen. The page shows how things stand now.",
     }

@@ -1,0 +1,1 @@
+"""Pages for people: the customer's checkout. Calls services; must not hold SQL, money arithmetic or decisions."""
