@@ -233,7 +233,7 @@ WITH RECURSIVE waiting (endpoint_id) AS (
             WHERE d.status = 'pending' AND d.endpoint_id > w.endpoint_id ORDER BY d.endpoint_id LIMIT 1)
     FROM waiting AS w WHERE w.endpoint_id IS NOT NULL
 )
-SELECT (SELECT count(*) FROM (SELECT 1 FROM deliveries WHERE status = 'pending' LIMIT :count_max) AS some) AS pending,
+SELECT (SELECT count(*) FROM (SELECT 1 FROM deliveries WHERE status = 'pending' LIMIT :count_max) AS counted) AS pending,
        (SELECT min((SELECT min(d.next_attempt_at) FROM deliveries AS d
                     WHERE d.endpoint_id = w.endpoint_id AND d.status = 'pending'))
         FROM waiting AS w WHERE w.endpoint_id IS NOT NULL) AS oldest_due_at;

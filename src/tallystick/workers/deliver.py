@@ -1,0 +1,330 @@
+"""Delivers due webhooks: claim, send, record, for ever.
+
+For: `tallystick deliver`, `up`, `demo`. Any number of deliverers may run side by side.
+Holds true: nothing is sent that was not claimed and committed before, and no transaction is open while something is
+sent; an outcome is recorded after it is known, so a crash at any instruction means that the delivery is due again when
+its lease ends (at least once, never lost); a claim takes a few deliveries of each endpoint only (`workers.lanes`), so
+one endpoint's backlog or slowness delays nobody else.
+Must not: decide what follows from an attempt (`core.webhook` does).
+
+One task claims, one records, one listens; each delivery is a task in between. What was sent while one record
+transaction ran is recorded together in the next one, so the number of transactions adapts to the load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import asyncpg
+import structlog
+from aiohttp.abc import AbstractResolver
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_random_exponential,
+)
+
+from tallystick.core.webhook import Answer
+from tallystick.db.webhooks import ClaimedDelivery, backlog
+from tallystick.observability import show_deliveries
+from tallystick.services.context import Context
+from tallystick.services.delivering import (
+    LEASE,
+    UNDELIVERABLE_BATCH_MAX,
+    Attempted,
+    Disabled,
+    claim_deliveries,
+    fail_undeliverable,
+    record_attempts,
+    release_deliveries,
+)
+from tallystick.services.events import DELIVERIES_CHANNEL
+from tallystick.workers.lanes import Lanes
+from tallystick.workers.webhook_sender import ATTEMPT_SECONDS_MAX, Sender
+
+log = structlog.get_logger(__name__)
+
+IN_FLIGHT_MAX: Final = 256
+PER_ENDPOINT_MAX: Final = 32
+POLL_SECONDS: Final = 1.0
+HOUSEKEEPING_SECONDS: Final = 10.0
+RECORD_BATCH_MAX: Final = 256
+STOP_SECONDS_MAX: Final = 5.0  # for what is in flight; the rest is given back
+DATABASE_PATIENCE_SECONDS: Final = 30.0
+BACKLOG_COUNT_MAX: Final = 100_000
+# Passing troubles of a database: worth another try on another connection.
+DATABASE_TROUBLE: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class DelivererOptions:
+    """Limits and times. The defaults are for production; tests shorten them.
+
+    `lease` must be longer than an attempt and its recording take. `resolver` replaces the system's, `tls` the default
+    verification of certificates.
+    """
+
+    in_flight_max: int = IN_FLIGHT_MAX
+    per_endpoint_max: int = PER_ENDPOINT_MAX
+    poll_seconds: float = POLL_SECONDS
+    attempt_seconds_max: float = ATTEMPT_SECONDS_MAX
+    stop_seconds_max: float = STOP_SECONDS_MAX
+    lease: timedelta = LEASE
+    resolver: AbstractResolver | None = None
+    tls: ssl.SSLContext | None = None
+
+
+class Deliverer:
+    """Delivers until told to stop: `await Deliverer(ctx).run(stop)`. One object runs once at a time.
+
+    Uses up to three connections of `ctx.database`. `on_disabled` is told of each endpoint that was disabled.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        options: DelivererOptions | None = None,
+        *,
+        on_disabled: Callable[[Disabled], None] | None = None,
+    ) -> None:
+        self._ctx = ctx
+        self._options = options or DelivererOptions()
+        self._on_disabled = on_disabled
+        self._wake = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Deliver until `stop` is set; then let what is in flight end, record it, and give the rest back.
+
+        Raises when the database stays away; run again, it continues where the database says.
+        """
+        run = _Run(self._ctx, self._options, self._wake, self._on_disabled)
+        async with Sender(
+            self._ctx,
+            connections_max=self._options.in_flight_max,
+            timeout_seconds=self._options.attempt_seconds_max,
+            resolver=self._options.resolver,
+            tls=self._options.tls,
+        ) as sender:
+            try:
+                await run.until(stop, sender)
+            except ExceptionGroup as group:
+                raise group.exceptions[0] from group  # the first failure is the reason, the others follow from it
+
+
+class _Run:
+    """What one run of a deliverer knows: its lanes, tasks and outcomes. Forgotten at its end."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        options: DelivererOptions,
+        wake: asyncio.Event,
+        on_disabled: Callable[[Disabled], None] | None,
+    ) -> None:
+        self._ctx = ctx
+        self._options = options
+        self._wake = wake
+        self._on_disabled = on_disabled
+        self._lanes = Lanes(in_flight_max=options.in_flight_max, per_endpoint_max=options.per_endpoint_max)
+        self._sending: dict[asyncio.Task[None], ClaimedDelivery] = {}
+        self._outcomes: asyncio.Queue[Attempted] = asyncio.Queue()
+        self._position = ""  # the last endpoint that was served; claims go round from there
+        self._clock = asyncio.get_running_loop().time
+
+    async def until(self, stop: asyncio.Event, sender: Sender) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                helpers = [
+                    group.create_task(self._record_for_ever(), name="deliver: record"),
+                    group.create_task(self._listen_for_ever(), name="deliver: listen"),
+                    group.create_task(self._keep_house_for_ever(), name="deliver: housekeeping"),
+                    group.create_task(self._wake_at(stop), name="deliver: stop"),
+                ]
+                while not stop.is_set():
+                    await self._wait_for_work()
+                    if not stop.is_set():
+                        await self._claim_and_send(sender)
+                await self._finish()
+                for helper in helpers:
+                    helper.cancel()
+        finally:
+            # Only after a failure or a cancellation is something left here; its leases will end.
+            left = list(self._sending)
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+
+    async def _wait_for_work(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._options.poll_seconds):
+                await self._wake.wait()
+        self._wake.clear()
+
+    async def _wake_at(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._wake.set()
+
+    async def _claim_and_send(self, sender: Sender) -> None:
+        """Claim what there is room for, round the endpoints once, and start sending it."""
+        went_round = self._position == ""
+        while (limit := self._lanes.free) > 0:
+            claimed = await self._with_patience(partial(self._claim, limit))
+            for delivery in claimed:
+                self._lanes.enter(delivery.endpoint_id, failing=delivery.failing)
+                task = asyncio.create_task(self._attempt(sender, delivery))
+                self._sending[task] = delivery
+                task.add_done_callback(self._forget)
+            if len(claimed) == limit:
+                self._position = claimed[-1].endpoint_id
+                return
+            self._position = ""
+            if went_round:
+                return
+            went_round = True
+
+    async def _claim(self, limit: int) -> list[ClaimedDelivery]:
+        async with self._ctx.database.transaction() as connection:
+            return await claim_deliveries(
+                connection,
+                self._ctx,
+                after=self._position,
+                rooms=self._lanes.rooms(self._clock()),
+                room=self._lanes.room_first,
+                failing_too=self._lanes.slow_free,
+                limit=limit,
+                lease=self._options.lease,
+            )
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._sending.pop(task, None)
+
+    async def _attempt(self, sender: Sender, delivery: ClaimedDelivery) -> None:
+        begun_at, begun = self._ctx.now(), self._clock()
+        answer = Answer(None, "The attempt was broken off.")
+        try:
+            answer = await sender.send(delivery)
+        except Exception as error:  # a defect met by one delivery must not stop the others
+            log.exception("delivery.defect", delivery_id=delivery.id, problem=type(error).__name__)
+            answer = Answer(None, f"An error in Tallystick stopped the attempt ({type(error).__name__}).")
+        finally:
+            now = self._clock()
+            self._lanes.leave(
+                delivery.endpoint_id,
+                now,
+                accepted=answer.accepted,
+                seconds=now - begun,
+                hold_seconds=float(answer.retry_after_seconds or 0),
+            )
+        duration_ms = int((now - begun) * 1000)
+        self._outcomes.put_nowait(Attempted(delivery, begun_at, duration_ms, answer))
+
+    async def _record_for_ever(self) -> None:
+        while True:
+            batch = [await self._outcomes.get()]
+            while len(batch) < RECORD_BATCH_MAX and not self._outcomes.empty():
+                batch.append(self._outcomes.get_nowait())
+            for disabled in await self._with_patience(partial(self._record, batch)):
+                log.warning("endpoint.disabled", endpoint_id=disabled.endpoint_id, reason=disabled.reason)
+                if self._on_disabled is not None:
+                    self._on_disabled(disabled)
+            for _ in batch:
+                self._outcomes.task_done()
+            self._wake.set()  # there is room again
+
+    async def _record(self, batch: list[Attempted]) -> list[Disabled]:
+        async with self._ctx.database.transaction() as connection:
+            return await record_attempts(connection, self._ctx, batch)
+
+    async def _finish(self) -> None:
+        """Wait for what is in flight, record what ended, give back what did not."""
+        if self._sending:
+            await asyncio.wait(self._sending, timeout=self._options.stop_seconds_max)
+        unfinished = dict(self._sending)
+        for task in unfinished:
+            task.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)
+        await self._outcomes.join()
+        if unfinished:
+            async with self._ctx.database.transaction() as connection:
+                await release_deliveries(connection, self._ctx, list(unfinished.values()))
+
+    async def _listen_for_ever(self) -> None:
+        """Be woken when deliveries are created. Polling works without it, only later."""
+        retrying = AsyncRetrying(
+            wait=wait_random_exponential(multiplier=0.2, max=DATABASE_PATIENCE_SECONDS),
+            retry=retry_if_exception_type(DATABASE_TROUBLE),
+            before_sleep=_log_trouble,
+        )
+        await retrying(self._listen)
+
+    async def _listen(self) -> None:
+        lost = asyncio.Event()
+
+        def connection_lost(_connection: Any) -> None:
+            lost.set()
+
+        async with self._ctx.database.connection() as connection:
+            connection.add_termination_listener(connection_lost)
+            await connection.add_listener(DELIVERIES_CHANNEL, self._notified)
+            try:
+                self._wake.set()  # for what came while nobody listened
+                await lost.wait()
+                raise ConnectionResetError("the listening connection was closed by the server")
+            finally:
+                if not connection.is_closed():
+                    connection.remove_termination_listener(connection_lost)
+                    await connection.remove_listener(DELIVERIES_CHANNEL, self._notified)
+
+    def _notified(self, _connection: Any, _pid: int, _channel: str, _payload: Any) -> None:
+        self._wake.set()
+
+    async def _keep_house_for_ever(self) -> None:
+        while True:
+            await self._with_patience(self._keep_house)
+            await asyncio.sleep(HOUSEKEEPING_SECONDS)
+
+    async def _keep_house(self) -> None:
+        """Fail what nobody will send any more, and publish how much waits."""
+        while True:
+            async with self._ctx.database.transaction() as connection:
+                failed = await fail_undeliverable(connection, self._ctx)
+            if failed < UNDELIVERABLE_BATCH_MAX:
+                break
+        async with self._ctx.database.connection() as reading:
+            waiting = await backlog(reading, count_max=BACKLOG_COUNT_MAX)
+        show_deliveries(waiting.pending, waiting.oldest_due_at, self._ctx.now())
+
+    async def _with_patience(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do `work`, again after passing troubles of the database, for a while. Each try is a new transaction."""
+        retrying = AsyncRetrying(
+            wait=wait_random_exponential(multiplier=0.1, max=5),
+            stop=stop_after_delay(DATABASE_PATIENCE_SECONDS),
+            retry=retry_if_exception_type(DATABASE_TROUBLE),
+            before_sleep=_log_trouble,
+            reraise=True,
+        )
+        return await retrying(work)
+
+
+def _log_trouble(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome is not None else None
+    log.warning("deliver.database_trouble", problem=type(error).__name__, tries=state.attempt_number)
