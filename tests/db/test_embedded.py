@@ -283,15 +283,14 @@ async def test_other_users_of_the_machine_cannot_connect(data_dir: Path) -> None
             for mode, expected in ((0o700, "Permission denied"), (0o755, "Peer authentication failed")):
                 run.chmod(mode)
                 (run / ".s.PGSQL.5432").chmod(0o777)
-                psql = Path(
-                    embedded_binaries.reachable_binaries(find_binaries(), account_of(65534)).program("psql")
-                )
+                stranger_uid = 1  # Debian's "daemon", a user that has nothing to do with it
+                programs = reachable_binaries(find_binaries(), account_of(stranger_uid))
                 stranger = subprocess.run(
-                    [psql, "-h", str(run), "-U", "tallystick", "-c", "SELECT 1"],
+                    [programs.program("psql"), "-h", str(run), "-U", "tallystick", "-c", "SELECT 1"],
                     check=False,
                     capture_output=True,
                     text=True,
-                    user=65534,
+                    user=stranger_uid,
                     extra_groups=[],
                     cwd="/",
                     env={},

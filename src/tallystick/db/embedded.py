@@ -156,9 +156,10 @@ class EmbeddedPostgres:
         self._process, self._attached = None, None
         try:
             binaries = await asyncio.to_thread(find_binaries)
-            account = await asyncio.to_thread(self._folder.prepare)
+            account = await asyncio.to_thread(self._folder.make)
             binaries = await asyncio.to_thread(reachable_binaries, binaries, account)
             async with self._locked():
+                await asyncio.to_thread(self._folder.prepare, account)
                 await asyncio.to_thread(self._folder.prepare_cluster, binaries, account)
                 async for attempt in _until(self._start_timeout_seconds):
                     with attempt:

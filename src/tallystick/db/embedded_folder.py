@@ -33,6 +33,18 @@ from tallystick.db.embedded_binaries import (
     closed_folder,
 )
 
+OWN_NAMES: Final = frozenset(
+    {
+        "postgres",
+        "run",
+        "postgres.log",
+        "postgres.log.1",
+        "lock",
+        "pg_hba.conf",
+        "pg_ident.conf",
+        "socket-folder",
+    }
+)
 ROLE: Final = "tallystick"
 DATABASE: Final = "tallystick"
 PORT: Final = 5432  # only a part of the socket's file name
@@ -107,29 +119,38 @@ class DataFolder:
         host = quote(str(self.socket_folder()), safe="/")
         return f"postgresql://{ROLE}@/{DATABASE}?host={host}&port={PORT}"
 
-    def prepare(self) -> Account:
-        """Makes the folder, the socket's, and the files that say who may connect. Returns who runs the server."""
-        try:
-            missing = not self.path.exists()
+    def make(self) -> Account:
+        """Makes the folder itself, open for the account that runs the server. Returns that account."""
+        with self._explained():
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             account = choose_account(self.cluster)
             if account.uid != os.geteuid():
-                self._let_through(account, made_by_us=missing)
+                self._let_through(account)
+        return account
+
+    def prepare(self, account: Account) -> None:
+        """Makes the socket's folder and the files that say who may connect. One caller at a time: hold the lock."""
+        with self._explained():
             _write(self.path / "pg_hba.conf", f"local all {ROLE} peer map={ROLE}\n")
             users = sorted({account_of(os.geteuid()).name, account.name, account_of(0).name})
             _write(self.path / "pg_ident.conf", "".join(f'{ROLE} "{user}" {ROLE}\n' for user in users))
             _make_private(self.socket_folder(), account)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise EmbeddedPostgresError(
                 f"The data folder cannot be used: {error.strerror}.",
                 object_id=str(error.filename or self.path),
                 remedy="Choose another data folder, or give this user the right to write there.",
             ) from error
-        return account
 
-    def _let_through(self, account: Account, *, made_by_us: bool) -> None:
-        """Lets the server's account pass through our own data folder; folders above it are not ours to open."""
-        if made_by_us or (self.cluster.exists() and self.path.stat().st_uid == os.geteuid()):
+    def _let_through(self, account: Account) -> None:
+        """Lets the server's account pass through our own data folder; any other folder is not ours to open."""
+        names = {path.name.split(".new-")[0] for path in self.path.iterdir()}
+        if self.path.stat().st_uid == os.geteuid() and names <= OWN_NAMES:
             self.path.chmod(0o711)
         closed = closed_folder(account, self.path)
         if closed is not None:
