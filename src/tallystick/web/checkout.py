@@ -18,15 +18,15 @@ Must not: show anything that is not in `services.checkout.CustomerView`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import quote, urlsplit
 
 import structlog
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from litestar import MediaType, Request, Response, Router, get, post
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 from litestar.exceptions import HTTPException
-from litestar.params import Dependency
+from litestar.params import FromPath, FromQuery
 from litestar.response import Redirect, ServerSentEvent
 from litestar.status_codes import (
     HTTP_200_OK,
@@ -82,7 +82,9 @@ class Site:
             lstrip_blocks=True,
             auto_reload=False,
         )
-        environment.globals.update(asset={name: asset.path for name, asset in assets.assets().items()}, t=texts.LABELS)
+        environment.globals.update(
+            asset={name: asset.path for name, asset in assets.assets().items()}, t=texts.LABELS
+        )
         self.page: Template = environment.get_template("checkout.html")
         self.message: Template = environment.get_template("message.html")
 
@@ -94,7 +96,7 @@ class Site:
             return await customer_view(connection, self.ctx, invoice_id)
 
 
-SiteDependency = Annotated[Site, Dependency(skip_validation=True)]
+SiteDependency: TypeAlias = NamedDependency[Site]
 
 
 def checkout_routes(ctx: Context, hub: InvoiceHub) -> Router:
@@ -135,7 +137,10 @@ class CrossSite(HTTPException):
 
 @get("/i/{invoice_id:str}", media_type=MediaType.HTML)
 async def show_invoice(
-    invoice_id: str, site: SiteDependency, option: str | None = None, notice: str | None = None
+    invoice_id: FromPath[str],
+    site: SiteDependency,
+    option: FromQuery[str | None] = None,
+    notice: FromQuery[str | None] = None,
 ) -> Response[str]:
     """The page. Unknown query values are ignored: they come from links that people edit and forward."""
     view = await site.view(invoice_id)
@@ -156,7 +161,7 @@ async def show_invoice(
 
 @post("/i/{invoice_id:str}/options/{option_id:str}", status_code=HTTP_303_SEE_OTHER)
 async def choose_option(
-    request: Request[Any, Any, Any], invoice_id: str, option_id: str, site: SiteDependency
+    request: Request[Any, Any, Any], invoice_id: FromPath[str], option_id: FromPath[str], site: SiteDependency
 ) -> Redirect:
     """Issue the option's address, or do nothing if it has one; then show the page."""
     if not is_same_site(request, site.origin):
@@ -174,16 +179,22 @@ async def choose_option(
 
 
 @get("/i/{invoice_id:str}/events")
-async def stream_invoice(request: Request[Any, Any, Any], invoice_id: str, site: SiteDependency) -> ServerSentEvent:
+async def stream_invoice(
+    request: Request[Any, Any, Any], invoice_id: FromPath[str], site: SiteDependency
+) -> ServerSentEvent:
     """The stream. An unknown invoice is a 404 before anything is streamed, so a browser stops asking."""
     await site.view(invoice_id)
     address = request.client.host if request.client is not None else ""
     messages: AsyncIterator[Any] = site.hub.events(invoice_id, address)
-    return ServerSentEvent(messages, headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"})
+    return ServerSentEvent(
+        messages, headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    )
 
 
 @get("/i/{invoice_id:str}/options/{option_id:str}/qr.svg")
-async def show_qr(invoice_id: str, option_id: str, site: SiteDependency, v: str | None = None) -> Response[bytes]:
+async def show_qr(
+    invoice_id: FromPath[str], option_id: FromPath[str], site: SiteDependency, v: FromQuery[str | None] = None
+) -> Response[bytes]:
     """The QR code of what is to be paid by this option now; 404 when nothing is."""
     view = await site.view(invoice_id)
     option = next((option for option in view.options if option.id == option_id), None)
@@ -194,7 +205,7 @@ async def show_qr(invoice_id: str, option_id: str, site: SiteDependency, v: str 
 
 
 @get(f"{assets.PREFIX}/{{name:str}}")
-async def show_asset(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
+async def show_asset(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
     """A file of the page, from memory."""
     asset = assets.by_path().get(name)
     if asset is None:
