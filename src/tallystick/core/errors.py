@@ -57,7 +57,7 @@ class InvalidInput(TallystickError):
 
 
 class Malformed(TallystickError):
-    """The request cannot be read at all, or asks in a way that does not exist (HTTP 400). Names the place where known."""
+    """The request cannot be read at all, or asks in a way that does not exist (HTTP 400)."""
 
     code = "malformed_request"
 

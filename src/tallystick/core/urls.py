@@ -1,8 +1,9 @@
 """Links that a merchant hands us to send customers to.
 
-For: `success_url` and `cancel_url`. Holds true: an accepted link is an absolute https link (http only to this very machine,
-for development), written in ASCII as RFC 3986 demands, without user name or password, and read the same way by browsers
-and by us. Must not: resolve names or fetch anything (webhook targets have their own, stricter guard).
+For: `success_url` and `cancel_url`. Holds true: an accepted link is an absolute https link (http only to this very
+machine, for development), written in ASCII as RFC 3986 demands, without user name or password, and read the same
+way by browsers and by us. Must not: resolve names or fetch anything (webhook targets have their own, stricter
+guard).
 """
 
 from __future__ import annotations

@@ -21,7 +21,6 @@ class KeyRow:
 
     id: str
     merchant_id: str
-    merchant_name: str
     scopes: frozenset[str]
 
 
@@ -63,4 +62,4 @@ async def key_by_hash(connection: Connection, key_hash: bytes) -> KeyRow | None:
     row = await _SQL.key_by_hash.one(connection, key_hash=key_hash)
     if row is None:
         return None
-    return KeyRow(row["id"], row["merchant_id"], row["merchant_name"], frozenset(row["scopes"]))
+    return KeyRow(row["id"], row["merchant_id"], frozenset(row["scopes"]))

@@ -48,6 +48,10 @@ class Database:
             ) from error
         return cls(pool, url)
 
+    def usage(self) -> tuple[int, int]:
+        """How many connections are open, and how many of them are idle."""
+        return self._pool.get_size(), self._pool.get_idle_size()
+
     async def close(self) -> None:
         """Give every connection back and close it."""
         await self._pool.close()

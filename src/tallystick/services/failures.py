@@ -1,7 +1,7 @@
 """Which of the database's errors are outages, and which are worth a second try.
 
-For: whoever wraps a use case in a transaction. Holds true: an outage is the database's state, never the request's fault; a
-retry is offered only where the whole transaction was rolled back. Must not: retry by itself.
+For: whoever wraps a use case in a transaction. Holds true: an outage is the database's state, never the request's
+fault; a retry is offered only where the whole transaction was rolled back. Must not: retry by itself.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """One effect per idempotency key, however often, however simultaneously, and wherever the power fails.
 
-For: every POST. Holds true: the answer is stored in the very transaction of the effect. So a crash between commit and answer
-changes nothing (the repeat finds the answer), and a crash before the commit leaves neither. Twins meet at an advisory lock
-that lives as long as the transaction: the second is told at once that the first is being carried out. Only successes are
-stored: an error has no effect to protect, and its cause may pass.
+For: every POST. Holds true: the answer is stored in the very transaction of the effect. So a crash between commit
+and answer changes nothing (the repeat finds the answer), and a crash before the commit leaves neither. Twins meet
+at an advisory lock that lives as long as the transaction: the second is told at once that the first is being
+carried out. Only successes are stored: an error has no effect to protect, and its cause may pass.
 Must not: open the transaction (the caller does), or look into the answer.
 """
 

@@ -1,7 +1,8 @@
 """Merchants, their keys, and who is asking.
 
-For: the API's authentication and the command line. Holds true: a key is 160 random bits; it is shown once, when it is made,
-and only its SHA-256 is kept. That many bits need neither salt nor stretching. A key speaks for exactly one merchant.
+For: the API's authentication and the command line. Holds true: a key is 160 random bits; it is shown once, when it
+is made, and only its SHA-256 is kept. That many bits need neither salt nor stretching. A key speaks for exactly one
+merchant.
 Must not: log, store or repeat a key.
 """
 
@@ -49,7 +50,6 @@ class Principal:
     """Who asks: a key of a merchant, and what it may do."""
 
     merchant_id: str
-    merchant_name: str
     key_id: str
     scopes: frozenset[str]
 
@@ -117,7 +117,7 @@ async def authenticate(connection: Connection, key: str) -> Principal:
     found = await rows.key_by_hash(connection, hash_key(key)) if is_key(key) else None
     if found is None:
         raise Unauthenticated("This key is not known or no longer in force.")
-    return Principal(found.merchant_id, found.merchant_name, found.id, found.scopes)
+    return Principal(found.merchant_id, found.id, found.scopes)
 
 
 def _check_name(name: str) -> None:

@@ -1,13 +1,15 @@
 """Wallets: the account public keys under which customers pay.
 
-For: registering a key and showing it. Holds true: only public keys get in; whatever looks like a private key is refused before
-anything else is judged, and never repeated. One public key has one counter of issued addresses, whoever registered it and
-under whatever prefix, so no address is issued twice. The newest wallet of a family issues a merchant's new addresses.
+For: registering a key and showing it. Holds true: only public keys get in; whatever looks like a private key is
+refused before anything else is judged, and never repeated. One public key has one counter of issued addresses,
+whoever registered it and under whatever prefix, so no address is issued twice. The newest wallet of a family issues
+a merchant's new addresses.
 Must not: issue addresses (`services.issuing`), or tell a merchant that another one knows the same key.
 
-`gap` is how many addresses in a row without money the owner's wallet software must be ready to look at (its "gap limit") to
-find everything paid so far and whatever is still paid to an address issued so far: the widest step between neighbouring
-children that hold money, counting the beginning and the next unused child as ends, and never less than the customary 20.
+`gap` is how many addresses in a row without money the owner's wallet software must be ready to look at (its "gap
+limit") to find everything paid so far and whatever is still paid to an address issued so far: the widest step
+between neighbouring children that hold money, counting the beginning and the next unused child as ends, and never
+less than the customary 20.
 """
 
 from __future__ import annotations

@@ -14,7 +14,5 @@ INSERT INTO api_keys (id, merchant_id, name, key_hash, scopes, created_at)
 VALUES (:id, :merchant_id, :name, :key_hash, :scopes, :created_at);
 
 -- name: key_by_hash^
--- The key in force that has this hash, and whose it is.
-SELECT k.id, k.merchant_id, m.name AS merchant_name, k.scopes
-FROM api_keys k JOIN merchants m ON m.id = k.merchant_id
-WHERE k.key_hash = :key_hash AND k.revoked_at IS NULL;
+-- The key in force that has this hash.
+SELECT id, merchant_id, scopes FROM api_keys WHERE key_hash = :key_hash AND revoked_at IS NULL;

@@ -1,0 +1,1 @@
+"""The HTTP API: resources, authentication, idempotency, problem details. Decides nothing about money."""

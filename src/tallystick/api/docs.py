@@ -1,0 +1,133 @@
+"""The API's own reference: one page made from the schema, one that explains every error code.
+
+For: people at `/docs`. Holds true: pages are rendered here, once, from the schema that programs read; they need no
+script and ask nothing of anybody else, so the strictest content security policy holds. Must not: describe anything
+by hand that the schema says.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import lru_cache
+from importlib import resources
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import msgspec
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from litestar import Litestar, Request, Response, get
+from litestar.enums import MediaType
+from litestar.openapi.plugins import OpenAPIRenderPlugin
+
+from tallystick.api.problems import published_codes
+
+DESCRIPTION: Final = (
+    "Crypto payments that a merchant's systems can trust. Amounts are decimal strings, never numbers. "
+    "Times are RFC 3339 UTC. Lists answer `data` and `next_cursor`. Errors are problem details (RFC 9457) "
+    "with a stable `code`. Send `Idempotency-Key` with a POST to make its repetition harmless: the same key and body answers what was "
+    "answered the first time, for at least 24 hours. A revoked key may work for some seconds more."
+)
+_METHODS: Final = ("get", "post", "put", "patch", "delete")
+_REFERENCE: Final = "#/components/schemas/"
+
+_environment: Final = Environment(
+    loader=PackageLoader("tallystick.api", "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_schemas: Final[WeakKeyDictionary[Litestar, bytes]] = WeakKeyDictionary()
+
+
+def rendered_schema(app: Litestar) -> bytes:
+    """The schema of this application as JSON; made once, at the first question."""
+    found = _schemas.get(app)
+    if found is None:
+        found = _schemas[app] = msgspec.json.encode(app.openapi_schema.to_schema())
+    return found
+
+
+class ReferencePage(OpenAPIRenderPlugin):
+    """`/docs`: every operation and object of the schema."""
+
+    def __init__(self) -> None:
+        super().__init__(path="/", media_type=MediaType.HTML, favicon="", style="")
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:  # noqa: ARG002
+        """The page; also where the framework has its own idea of the schema, ours is the one published."""
+        return _reference(rendered_schema(request.app))
+
+    def receive_router(self, router: Any) -> None:
+        """Let the page's own style, and nothing else, through the content security policy."""
+        router.response_headers = [*router.response_headers, *_policy_headers()]
+
+
+@get("/docs/errors", include_in_schema=False, media_type=MediaType.HTML)
+async def error_page() -> Response[bytes]:
+    """Every error code: its status and what it means."""
+    page = _environment.get_template("errors.html.jinja").render(codes=published_codes(), style=_style())
+    return Response(page.encode(), media_type=MediaType.HTML, headers={"content-security-policy": _policy()})
+
+
+@lru_cache(maxsize=4)
+def _reference(schema: bytes) -> bytes:
+    described: dict[str, Any] = msgspec.json.decode(schema)
+    components: dict[str, Any] = described.get("components", {}).get("schemas", {})
+    operations = [
+        {"method": method.upper(), "path": path, **operation}
+        for path, item in described["paths"].items()
+        for method, operation in item.items()
+        if method in _METHODS
+    ]
+    tags: dict[str, list[dict[str, Any]]] = {}
+    for operation in operations:
+        tags.setdefault((operation.get("tags") or ["Other"])[0], []).append(operation)
+    order = [tag["name"] for tag in described.get("tags", []) if tag["name"] in tags]
+    page = _environment.get_template("reference.html.jinja").render(
+        info=described["info"],
+        sections=[(name, tags[name]) for name in [*order, *(set(tags) - set(order))]],
+        components=sorted(components.items()),
+        type_of=_type_of,
+        style=_style(),
+    )
+    return page.encode()
+
+
+def _type_of(schema: dict[str, Any]) -> str:
+    """A schema in a few words. The names of objects are headings on the same page."""
+    if "$ref" in schema:
+        return str(schema["$ref"]).removeprefix(_REFERENCE)
+    for word in ("oneOf", "anyOf", "allOf"):
+        if word in schema:
+            return " or ".join(dict.fromkeys(_type_of(choice) for choice in schema[word]))
+    if "enum" in schema:
+        return " or ".join(f'"{value}"' for value in schema["enum"])
+    if "const" in schema:
+        return f'"{schema["const"]}"'
+    kind = schema.get("type", "any value")
+    if isinstance(kind, list):
+        return " or ".join(kind)
+    if kind == "array":
+        return f"list of {_type_of(schema.get('items', {}))}"
+    if schema.get("format") == "date-time":
+        return "time"
+    return str(kind)
+
+
+@lru_cache(maxsize=1)
+def _style() -> str:
+    return resources.files(__package__).joinpath("templates", "docs.css").read_text()
+
+
+def _policy() -> str:
+    digest = base64.b64encode(hashlib.sha256(_style().encode()).digest()).decode()
+    nothing_else = "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    return f"default-src 'none'; style-src 'sha256-{digest}'; {nothing_else}"
+
+
+def _policy_headers() -> list[Any]:
+    from litestar.datastructures import ResponseHeader
+
+    return [ResponseHeader(name="content-security-policy", value=_policy(), documentation_only=False)]

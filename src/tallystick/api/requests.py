@@ -1,0 +1,181 @@
+"""The bodies that the API takes, field for field as published.
+
+For: the handlers, and OpenAPI, which is made from them. Holds true: an unknown field is an error; amounts are
+strings; lengths are bounded here, meaning is judged by services and core. Metadata holds strings only: a number
+would come back changed by one reader or another. Must not: hold defaults that differ from the services'.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from tallystick.core.errors import FieldProblem, InvalidInput
+from tallystick.core.invoice import LatePayment
+from tallystick.core.urls import URL_LENGTH_MAX, check_return_url
+from tallystick.services.invoices import NewInvoice
+from tallystick.services.wallets import NewWallet
+from tallystick.services.webhooks import EndpointChange, NewEndpoint
+
+METADATA_KEYS_MAX = 50
+METADATA_KEY_LENGTH_MAX = 40
+METADATA_VALUE_LENGTH_MAX = 500
+
+Word = Annotated[str, Meta(min_length=1, max_length=64)]
+Reference = Annotated[str, Meta(min_length=1, max_length=200)]
+Link = Annotated[str, Meta(min_length=1, max_length=URL_LENGTH_MAX)]
+Pairs = Annotated[
+    dict[str, str],
+    Meta(
+        description="Up to 50 pairs of text: names of up to 40 characters, values of up to 500. Kept as sent."
+    ),
+]
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every request body."""
+
+
+class NoFields(Body, frozen=True):
+    """An action without fields: no body, or `{}`."""
+
+
+class Accepted(Body, frozen=True):
+    """A way to pay: an asset by its symbol, on a network by its name."""
+
+    asset: Word
+    network: Word
+
+
+class Customer(Body, frozen=True):
+    """Who pays, as far as the merchant wants it kept with the invoice."""
+
+    reference: Annotated[str, Meta(max_length=200)] | None = None
+    email: Annotated[str, Meta(max_length=254)] | None = None
+    name: Annotated[str, Meta(max_length=200)] | None = None
+
+
+class CreateInvoice(Body, frozen=True):
+    """What is asked of whom. `expires_in` is in seconds."""
+
+    amount: Annotated[
+        str, Meta(min_length=1, max_length=120, description='A decimal string such as "12.50".')
+    ]
+    currency: Annotated[
+        str, Meta(min_length=1, max_length=20, description="ISO 4217 code, or an asset's symbol.")
+    ]
+    accepted: Annotated[list[Accepted], Meta(min_length=1, max_length=100)] | None = None
+    order_id: Reference | None = None
+    customer: Customer | None = None
+    product_type: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
+    metadata: Pairs | None = None
+    expires_in: Annotated[int, Meta(ge=10, le=2_592_000)] = 900
+    success_url: Link | None = None
+    cancel_url: Link | None = None
+    late_payment: LatePayment = LatePayment.REVIEW
+    confirmation_policy: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
+    activate: bool | None = None
+
+    def to_service(self) -> NewInvoice:
+        """As the service takes it. Raises InvalidInput for links and metadata."""
+        for pointer, link in (("/success_url", self.success_url), ("/cancel_url", self.cancel_url)):
+            if link is not None:
+                check_return_url(link, pointer=pointer)
+        customer = {} if self.customer is None else msgspec.to_builtins(self.customer)
+        return NewInvoice(
+            amount=self.amount,
+            currency=self.currency,
+            accepted=None
+            if self.accepted is None
+            else tuple((one.asset, one.network) for one in self.accepted),
+            order_id=self.order_id,
+            customer={name: value for name, value in customer.items() if value is not None},
+            product_type=self.product_type,
+            metadata=check_pairs("/metadata", self.metadata or {}),
+            expires_in_seconds=self.expires_in,
+            success_url=self.success_url,
+            cancel_url=self.cancel_url,
+            late_payment=self.late_payment,
+            confirmation_policy=self.confirmation_policy,
+            activate=self.activate,
+        )
+
+
+class RecordFulfillment(Body, frozen=True):
+    """What the merchant says about the delivery; all of it is optional."""
+
+    reference: Reference | None = None
+    note: Annotated[str, Meta(min_length=1, max_length=1000)] | None = None
+
+    def to_service(self) -> dict[str, Any]:
+        """As the service takes it: only what was said."""
+        said = {"reference": self.reference, "note": self.note}
+        return {name: value for name, value in said.items() if value is not None}
+
+
+class RegisterWallet(Body, frozen=True):
+    """An account's public key. A private key is refused."""
+
+    family: Word
+    account_key: Annotated[str, Meta(min_length=1, max_length=2000)]
+    label: Annotated[str, Meta(max_length=200)] = ""
+
+    def to_service(self) -> NewWallet:
+        """As the service takes it."""
+        return NewWallet(self.family, self.account_key, self.label)
+
+
+class CreateEndpoint(Body, frozen=True):
+    """Where events are to be delivered."""
+
+    url: Link
+    events: Annotated[list[Word], Meta(min_length=1, max_length=100)] = ["*"]
+    description: Annotated[str, Meta(max_length=500)] = ""
+
+    def to_service(self) -> NewEndpoint:
+        """As the service takes it."""
+        return NewEndpoint(self.url, tuple(self.events), self.description)
+
+
+class ChangeEndpoint(Body, frozen=True):
+    """What to change; a field that is left out stays as it is."""
+
+    url: Link | UnsetType = UNSET
+    events: Annotated[list[Word], Meta(min_length=1, max_length=100)] | UnsetType = UNSET
+    description: Annotated[str, Meta(max_length=500)] | UnsetType = UNSET
+    status: Word | UnsetType = UNSET
+
+    def to_service(self) -> EndpointChange:
+        """As the service takes it."""
+        return EndpointChange(
+            url=None if self.url is UNSET else self.url,
+            events=None if self.events is UNSET else tuple(self.events),
+            description=None if self.description is UNSET else self.description,
+            status=None if self.status is UNSET else self.status,
+        )
+
+
+class Redeliver(Body, frozen=True):
+    """To which endpoint; left out: to every enabled one that wants the event or had it."""
+
+    endpoint_id: Word | None = None
+
+
+def check_pairs(pointer: str, pairs: dict[str, str]) -> dict[str, str]:
+    """The pairs as given, if they keep to the limits. Raises InvalidInput."""
+    if len(pairs) > METADATA_KEYS_MAX:
+        raise InvalidInput.at(pointer, f"has {len(pairs)} keys; at most {METADATA_KEYS_MAX} are possible")
+    problems: list[FieldProblem] = []
+    for key, value in pairs.items():
+        place = f"{pointer}/{key[:METADATA_KEY_LENGTH_MAX].replace('~', '~0').replace('/', '~1')}"
+        if not 1 <= len(key) <= METADATA_KEY_LENGTH_MAX:
+            problems.append(FieldProblem(place, f"a key has 1 to {METADATA_KEY_LENGTH_MAX} characters"))
+        if len(value) > METADATA_VALUE_LENGTH_MAX:
+            problems.append(
+                FieldProblem(place, f"a value has at most {METADATA_VALUE_LENGTH_MAX} characters")
+            )
+    if problems:
+        raise InvalidInput("The metadata does not keep to its limits.", problems=tuple(problems))
+    return pairs

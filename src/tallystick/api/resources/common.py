@@ -1,0 +1,40 @@
+"""What the resources share: parameter types of lists, and the shape of short lists.
+
+For: `api.resources`. Holds true: every list has `limit` and `cursor`, and answers `data` and `next_cursor`.
+Must not: hold routes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, TypeAlias, TypeVar
+
+from litestar.openapi.spec import SecurityRequirement
+from litestar.params import Parameter
+
+from tallystick.api.auth import SCOPES
+from tallystick.services.merchants import Scope
+from tallystick.services.paging import LIMIT_MAX, Page
+
+T = TypeVar("T")
+
+Limit: TypeAlias = Annotated[
+    int, Parameter(ge=1, le=LIMIT_MAX, description="How many objects a page holds at most.")
+]
+Cursor: TypeAlias = Annotated[
+    str | None, Parameter(description="`next_cursor` of the page before; left out for the first page.")
+]
+
+READ_INVOICES = {SCOPES: (Scope.INVOICES_READ,)}
+WRITE_INVOICES = {SCOPES: (Scope.INVOICES_WRITE,)}
+WEBHOOKS = {SCOPES: (Scope.WEBHOOKS_WRITE,)}
+READ_EVENTS = {SCOPES: (Scope.INVOICES_READ, Scope.WEBHOOKS_WRITE)}
+ADMIN = {SCOPES: (Scope.ADMIN,)}
+ANY_KEY: dict[str, tuple[Scope, ...]] = {SCOPES: ()}
+
+BEARER: list[SecurityRequirement] = [{"secret_key": []}]
+
+
+def whole(items: Sequence[T]) -> Page[T]:
+    """A list that is never long, in the shape of a page."""
+    return Page(data=list(items), next_cursor=None)
