@@ -385,8 +385,14 @@ async def write_wakeups(connection: Connection, wanted: dict[str, tuple[Wakeup, 
     )
 
 
-async def insert_invoice(connection: Connection, invoice: StoredInvoice, final: InvoiceWrite) -> None:
-    """Insert a new invoice in the state `final`, with its options, their first quotes and the addresses issued."""
+async def insert_invoice(
+    connection: Connection,
+    invoice: StoredInvoice,
+    final: InvoiceWrite,
+    history: Sequence[TransitionWrite],
+    wakeups: Sequence[Wakeup],
+) -> None:
+    """Insert a new invoice in the state `final`, with all that belongs to it, in one statement."""
     terms = invoice.terms
     await SQL.insert_invoice.run(
         connection,
@@ -408,37 +414,48 @@ async def insert_invoice(connection: Connection, invoice: StoredInvoice, final: 
         cancel_url=invoice.cancel_url,
         created_at=invoice.created_at,
         expires_at=terms.expires_at,
+        quote_expires_at=invoice.options[0].quote.expires_at,
+        **_option_columns(invoice.options),
+        step_sequences=[step.sequence for step in history],
+        from_statuses=[step.from_status for step in history],
+        to_statuses=[step.to_status for step in history],
+        reasons=[step.reason for step in history],
+        actor_types=[step.actor_type for step in history],
+        actor_ids=[step.actor_id for step in history],
+        evidence=[step.evidence for step in history],
+        wakeup_networks=[wakeup.network for wakeup in wakeups],
+        wakeup_markers=[wakeup.marker for wakeup in wakeups],
+        wakeup_positions=[wakeup.position for wakeup in wakeups],
     )
-    options = invoice.options
-    by_depth = [option.terms.requirement.finality is Finality.DEPTH for option in options]
-    await SQL.insert_options.run(
-        connection,
-        merchant_id=invoice.merchant_id,
-        quoted_at=invoice.created_at,
-        quote_expires_at=options[0].quote.expires_at,
-        ids=[option.terms.id for option in options],
-        invoice_ids=[invoice.id for _ in options],
-        positions=list(range(len(options))),
-        networks=[option.terms.asset.network for option in options],
-        symbols=[option.terms.asset.symbol for option in options],
-        decimals=[option.terms.asset.decimals for option in options],
-        contracts=[option.terms.asset.contract for option in options],
-        amounts=[option.terms.amount_expected for option in options],
-        finalities=[option.terms.requirement.finality for option in options],
-        confirmations=[
-            option.terms.requirement.confirmations if depth else None
-            for option, depth in zip(options, by_depth, strict=True)
+
+
+def _option_columns(options: Sequence[StoredOption]) -> dict[str, list[Any]]:
+    """Options as the arrays that `insert_invoice` takes."""
+    terms = [option.terms for option in options]
+    return {
+        "option_ids": [one.id for one in terms],
+        "positions": list(range(len(terms))),
+        "networks": [one.asset.network for one in terms],
+        "symbols": [one.asset.symbol for one in terms],
+        "asset_decimals": [one.asset.decimals for one in terms],
+        "contracts": [one.asset.contract for one in terms],
+        "amounts": [one.amount_expected for one in terms],
+        "finalities": [one.requirement.finality for one in terms],
+        "confirmations": [
+            one.requirement.confirmations if one.requirement.finality is Finality.DEPTH else None for one in terms
         ],
-        under_bps=[option.terms.tolerance.under_bps for option in options],
-        over_bps=[option.terms.tolerance.over_bps for option in options],
-        policy_names=[option.policy_name for option in options],
-        policy_explanations=[option.policy_explanation for option in options],
-        rates=[option.quote.rate for option in options],
-        sources=[option.quote.source for option in options],
-    )
-    for option in options:
-        if option.address is not None:
-            await activate_option(connection, option, invoice.created_at)
+        "under_bps": [one.tolerance.under_bps for one in terms],
+        "over_bps": [one.tolerance.over_bps for one in terms],
+        "policy_names": [option.policy_name for option in options],
+        "policy_explanations": [option.policy_explanation for option in options],
+        "rates": [option.quote.rate for option in options],
+        "sources": [option.quote.source for option in options],
+        "option_statuses": [option.status for option in options],
+        "families": [option.family for option in options],
+        "addresses": [option.address for option in options],
+        "wallet_ids": [option.wallet_id for option in options],
+        "derivation_indexes": [option.derivation_index for option in options],
+    }
 
 
 async def activate_option(connection: Connection, option: StoredOption, at: datetime) -> None:

@@ -16,6 +16,7 @@ import msgspec
 
 from tallystick.chains.families import FAMILIES
 from tallystick.core.assess import assess
+from tallystick.core.chain import NetworkView
 from tallystick.core.errors import Conflict, InvalidInput, NetworkUnavailable, NotFound
 from tallystick.core.ids import IdKind
 from tallystick.core.invoice import (
@@ -32,8 +33,9 @@ from tallystick.db import invoices as store
 from tallystick.db.networks import read_views, share_networks
 from tallystick.db.sql import Connection
 from tallystick.services import objects, quoting
-from tallystick.services.assessing import Cause, CauseKind, Changes, assess_invoices, decide, first_step, save
+from tallystick.services.assessing import Cause, CauseKind, Changes, assess_invoices, decide, first_step
 from tallystick.services.context import Actor, Context
+from tallystick.services.events import publish
 from tallystick.services.issuing import allocate, issuing_wallets, require_available
 from tallystick.services.paging import Page, page_of
 from tallystick.services.presenting import invoice_object, transition_object
@@ -108,15 +110,16 @@ async def create_invoice(
     now = ctx.now()
     invoice = _new_invoice(ctx, merchant_id, new, price, quoted, now)
     activate = new.activate if new.activate is not None else len(quoted) == 1
+    views = await read_views(connection)
     if activate:
-        await require_available(connection, {option.network.name for option in quoted})
+        require_available(views, {option.network.name for option in quoted})
         networks = {option.network.name: option.network for option in quoted}
         options = [
             await allocate(connection, networks[option.terms.asset.network], wallets, option)
             for option in invoice.options
         ]
         invoice = _with_options(invoice, options)
-    return await _store_new(connection, ctx, invoice, actor)
+    return await _store_new(connection, ctx, invoice, views, actor)
 
 
 def _new_invoice(
@@ -183,19 +186,23 @@ def _with_options(invoice: store.StoredInvoice, options: Sequence[store.StoredOp
 
 
 async def _store_new(
-    connection: Connection, ctx: Context, invoice: store.StoredInvoice, actor: Actor
+    connection: Connection,
+    ctx: Context,
+    invoice: store.StoredInvoice,
+    views: dict[str, NetworkView],
+    actor: Actor,
 ) -> objects.Invoice:
     """Insert the invoice in the status its first assessment gives, with the history that leads there."""
     now = invoice.created_at
     cause = Cause(CauseKind.REQUEST, actor, ({"type": "request", "actor": actor.type.value, "id": actor.id},))
-    views = await read_views(connection)
     created = assess(invoice.terms, invoice.facts(views), now)
     first, created_event = first_step(ctx, invoice, created, cause)
     changes = Changes(transitions=[first], events=[created_event])
     judged = decide(ctx, invoice, views, cause, now, changes)
-    final = changes.invoices.pop()  # written by the insert below: there is no old status to expect
-    await store.insert_invoice(connection, invoice, final)
-    await save(connection, ctx, changes, now)
+    await store.insert_invoice(
+        connection, invoice, changes.invoices[0], changes.transitions, changes.wakeups[invoice.id]
+    )
+    await publish(connection, ctx, changes.events, at=now)
     return invoice_object(ctx, invoice, judged, status=judged.status, updated_at=now)
 
 
@@ -276,7 +283,7 @@ async def activate_option(
         network = ctx.networks.get(option.terms.asset.network)
         if network is None:
             raise NetworkUnavailable("The network is no longer configured.", object_id=option.terms.asset.network)
-        await require_available(connection, {network.name})
+        require_available(await read_views(connection), {network.name})
         wallets = await issuing_wallets(connection, invoice.merchant_id)
         issued = await allocate(connection, network, wallets, option)
         await store.activate_option(connection, issued, now)

@@ -7,14 +7,15 @@ go unseen.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from tallystick.chains.families import FAMILIES
+from tallystick.core.chain import NetworkView
 from tallystick.core.errors import Conflict, NetworkUnavailable
 from tallystick.core.invoice import OptionStatus
 from tallystick.core.network import Network
 from tallystick.db.invoices import SQL, StoredOption
-from tallystick.db.networks import read_views
 from tallystick.db.sql import Connection
 
 
@@ -37,9 +38,8 @@ async def issuing_wallets(connection: Connection, merchant_id: str) -> dict[str,
     }
 
 
-async def require_available(connection: Connection, names: set[str]) -> None:
+def require_available(views: Mapping[str, NetworkView], names: set[str]) -> None:
     """Raise NetworkUnavailable unless each of these networks has a first cursor and is not halted."""
-    views = await read_views(connection)
     for name in sorted(names):
         view = views.get(name)
         if view is None or view.tip is None:

@@ -54,31 +54,49 @@ WHERE t.invoice_id = ANY(:ids::text[])
 ORDER BY c.transfer_id, b.height, b.hash;
 
 -- name: insert_invoice!
--- A new invoice, with its first statuses already walked through.
-INSERT INTO invoices (id, merchant_id, order_id, status, sequence, event_sequence, amount, currency, decimals, late_payment,
-    grace_seconds, product_type, customer, metadata, success_url, cancel_url, created_at, expires_at, updated_at)
-VALUES (:id, :merchant_id, :order_id, :status, :sequence, :event_sequence, :amount, :currency, :decimals, :late_payment,
-    :grace_seconds, :product_type, :customer, :metadata, :success_url, :cancel_url, :created_at, :expires_at, :created_at);
-
--- name: insert_options!
--- The options of new invoices and their first quotes, in one statement.
-WITH given AS (
-    SELECT * FROM unnest(:ids::text[], :invoice_ids::text[], :positions::smallint[], :networks::text[], :symbols::text[],
-        :decimals::smallint[], :contracts::text[], :amounts::numeric[], :finalities::text[], :confirmations::int[],
+-- A new invoice with its options, first quotes, issued addresses, history so far and what it waits for: one statement,
+-- because the number of round trips is what bounds how many invoices a second can be created.
+WITH invoice AS (
+    INSERT INTO invoices (id, merchant_id, order_id, status, sequence, event_sequence, amount, currency, decimals,
+        late_payment, grace_seconds, product_type, customer, metadata, success_url, cancel_url, created_at, expires_at,
+        updated_at)
+    VALUES (:id, :merchant_id, :order_id, :status, :sequence, :event_sequence, :amount, :currency, :decimals,
+        :late_payment, :grace_seconds, :product_type, :customer, :metadata, :success_url, :cancel_url, :created_at,
+        :expires_at, :created_at)
+), given AS (
+    SELECT * FROM unnest(:option_ids::text[], :positions::smallint[], :networks::text[], :symbols::text[],
+        :asset_decimals::smallint[], :contracts::text[], :amounts::numeric[], :finalities::text[], :confirmations::int[],
         :under_bps::int[], :over_bps::int[], :policy_names::text[], :policy_explanations::text[], :rates::text[],
-        :sources::text[])
-    AS g(id, invoice_id, position, network, symbol, decimals, contract, amount, finality, confirmations, under_bps, over_bps,
-         policy_name, policy_explanation, rate, source)
+        :sources::text[], :option_statuses::text[], :families::text[], :addresses::text[], :wallet_ids::text[],
+        :derivation_indexes::bigint[])
+    AS g(id, position, network, symbol, decimals, contract, amount, finality, confirmations, under_bps, over_bps,
+         policy_name, policy_explanation, rate, source, status, family, address, wallet_id, derivation_index)
 ), options AS (
     INSERT INTO payment_options (id, invoice_id, merchant_id, position, network, asset_symbol, asset_decimals, contract,
         amount_expected, finality, confirmations_required, tolerance_under_bps, tolerance_over_bps, policy_name,
-        policy_explanation, status)
-    SELECT id, invoice_id, :merchant_id, position, network, symbol, decimals, contract, amount, finality, confirmations,
-        under_bps, over_bps, policy_name, policy_explanation, 'quoted'
+        policy_explanation, status, address, activated_at)
+    SELECT id, :id, :merchant_id, position, network, symbol, decimals, contract, amount, finality, confirmations,
+        under_bps, over_bps, policy_name, policy_explanation, status, address,
+        CASE WHEN address IS NOT NULL THEN :created_at END
     FROM given
+), first_quotes AS (
+    INSERT INTO quotes (option_id, number, amount_expected, rate, source, quoted_at, expires_at)
+    SELECT id, 1, amount, rate, source, :created_at, :quote_expires_at FROM given
+), issued AS (
+    INSERT INTO addresses (family, address, merchant_id, wallet_id, derivation_index, invoice_id, option_id, issued_at)
+    SELECT family, address, :merchant_id, wallet_id, derivation_index, :id, id, :created_at
+    FROM given WHERE address IS NOT NULL
+), history AS (
+    INSERT INTO transitions (invoice_id, sequence, from_status, to_status, reason, actor_type, actor_id, evidence, at)
+    SELECT :id, g.sequence, g.from_status, g.to_status, g.reason, g.actor_type, g.actor_id, g.evidence::jsonb, :created_at
+    FROM unnest(:step_sequences::int[], :from_statuses::text[], :to_statuses::text[], :reasons::text[],
+        :actor_types::text[], :actor_ids::text[], :evidence::text[])
+        AS g(sequence, from_status, to_status, reason, actor_type, actor_id, evidence)
 )
-INSERT INTO quotes (option_id, number, amount_expected, rate, source, quoted_at, expires_at)
-SELECT id, 1, amount, rate, source, :quoted_at, :quote_expires_at FROM given;
+INSERT INTO wakeups (network, marker, position, invoice_id)
+SELECT g.network, g.marker, g.position, :id
+FROM unnest(:wakeup_networks::text[], :wakeup_markers::text[], :wakeup_positions::bigint[])
+    AS g(network, marker, position);
 
 -- name: activate_option!
 -- Issue an address to an option that has none: the address for ever, and the option's own copy.
