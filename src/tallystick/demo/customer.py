@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
+from tallystick.chains.evm.addresses import display
 from tallystick.chains.evm.keccak import keccak256
 from tallystick.chains.evm.messages import Answer
 from tallystick.chains.evm.rpc import Call, RpcClient, RpcLimits, new_session
@@ -109,8 +110,6 @@ def sign(
     tip_wei: int = TIP_WEI,
 ) -> Signed:
     """Sign a transaction (EIP-1559). Amounts and fees are in wei."""
-    from eth_utils.address import to_checksum_address
-
     fields: dict[str, Any] = {
         "type": 2,
         "chainId": chain_id,
@@ -122,7 +121,7 @@ def sign(
         "maxPriorityFeePerGas": tip_wei,
     }
     if to is not None:
-        fields["to"] = to_checksum_address(to)
+        fields["to"] = display(to)
     done = account.sign_transaction(fields)
     raw, tx_hash = "0x" + bytes(done.raw_transaction).hex(), "0x" + bytes(done.hash).hex()
     return Signed(raw, tx_hash, account.address.lower(), nonce, to, fee_wei)

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tallystick.chains.evm.blocks import ZERO_ADDRESS
-from tallystick.chains.evm.source import EvmOptions, EvmSource, TokenInfo
+from tallystick.chains.evm.source import EvmOptions, EvmSource
+from tallystick.chains.evm.token_info import TokenInfo
 from tallystick.core.chain import Channel, ObservedTransfer
 from tests.support.evm import Chain, address_of, contract
 from tests.support.rpc_stub import stub_address

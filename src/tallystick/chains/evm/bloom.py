@@ -22,7 +22,6 @@ EMPTY_BLOOM: Final = "0x" + "00" * (BLOOM_BITS // 8)
 
 _BIT: Final = tuple(1 << position for position in range(BLOOM_BITS))
 _pairs_of: Final = Struct(">HHH").unpack_from
-_HEX_LENGTHS: Final = {42: 20, 66: 32}
 
 
 class BloomBits(dict[str, int]):
@@ -37,7 +36,7 @@ class BloomBits(dict[str, int]):
             raw = bytes.fromhex(text[2:])
         except ValueError:
             raw = b""
-        if text[:2] != "0x" or len(raw) != _HEX_LENGTHS.get(len(text)):
+        if len(raw) * 2 + 2 != len(text) or text[:2] != "0x":
             raise SourceIncomplete("A log holds something else where an address or topic belongs.")
         first, second, third = _pairs_of(keccak_256(raw).digest())
         bits: int = _BIT[first & 2047] | _BIT[second & 2047] | _BIT[third & 2047]

@@ -286,6 +286,18 @@ class _Wait:
         return float(asked) if asked is not None else self._jitter(state)
 
 
+def value_in(answer: msgspec.Raw | RpcRefused, kind: type[ResultT]) -> ResultT:
+    """The typed value in one answer of a mixed batch. Raises RpcRefused or SourceIncomplete."""
+    if isinstance(answer, RpcRefused):
+        raise answer
+    try:
+        return msgspec.json.decode(answer, type=kind)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        raise SourceIncomplete(
+            "One of the node's answers does not have the expected shape.", remedy="It is asked again."
+        ) from None
+
+
 def retry_after_seconds(header: str | None, now: datetime) -> int | None:
     """The delay in a Retry-After header: seconds or a date (RFC 9110, 10.2.3). None if unreadable."""
     if header is None:

@@ -21,7 +21,17 @@ import msgspec
 
 from tallystick.chains.evm.blocks import checked_block, header_of
 from tallystick.chains.evm.messages import Answer, BlockAnswer, HeaderAnswer, ReceiptAnswer, quantity
-from tallystick.chains.evm.rpc import Batch, Call, RpcClient, RpcLimits, RpcRefused, check_url, new_session
+from tallystick.chains.evm.rpc import (
+    Batch,
+    Call,
+    RpcClient,
+    RpcLimits,
+    RpcRefused,
+    check_url,
+    new_session,
+    value_in,
+)
+from tallystick.chains.evm.token_info import TokenInfo, token_calls, token_info_in
 from tallystick.chains.source import ChainIdentity, NodeState
 from tallystick.core.chain import Block, BlockHeader, Head
 from tallystick.core.errors import (
@@ -38,10 +48,6 @@ ResultT = TypeVar("ResultT")
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 _ORIGINS_REMEMBERED_MAX: Final = 1024
-_SYMBOL_LENGTH_MAX: Final = 64
-# Function selectors of the optional ERC-20 metadata (EIP-20): decimals() and symbol().
-_DECIMALS_SELECTOR: Final = "0x313ce567"
-_SYMBOL_SELECTOR: Final = "0x95d89b41"
 
 _HEADER: Final = msgspec.json.Decoder(Answer[HeaderAnswer | None])
 _BLOCK: Final = msgspec.json.Decoder(Answer[BlockAnswer | None])
@@ -72,15 +78,6 @@ class EvmOptions:
     aside_seconds: float = 10.0
     agreement_timeout_seconds: float = 3.0
     limits: RpcLimits = field(default_factory=RpcLimits)
-
-
-@dataclass(frozen=True, slots=True)
-class TokenInfo:
-    """What a contract says about itself (EIP-20); the symbol proves nothing. None: it does not say."""
-
-    decimals: int | None
-    symbol: str | None
-    has_code: bool
 
 
 @dataclass(slots=True)
@@ -202,23 +199,10 @@ class EvmSource:
 
     async def token_info(self, contract: str) -> TokenInfo:
         """Ask a contract (lower-case address) for decimals and symbol, now. Raises SourceError."""
-        calls = [
-            Call("eth_getCode", [contract, "latest"]),
-            Call("eth_call", [{"to": contract, "data": _DECIMALS_SELECTOR}, "latest"]),
-            Call("eth_call", [{"to": contract, "data": _SYMBOL_SELECTOR}, "latest"]),
-        ]
 
         async def ask(node: _Node) -> TokenInfo:
-            code, decimals, symbol = await node.rpc.batch(calls, _MIXED_BATCH)
-            for refused in (code, decimals, symbol):
-                # A contract without these functions makes the call fail; too many calls is another matter.
-                if isinstance(refused, RpcRefused) and (refused is code or refused.limited):
-                    raise refused
-            return TokenInfo(
-                decimals=_decimals_in(_bytes_in(decimals)),
-                symbol=_symbol_in(_bytes_in(symbol)),
-                has_code=bool(_bytes_in(code)),
-            )
+            answers = await node.rpc.batch(token_calls(contract), _MIXED_BATCH)
+            return token_info_in(answers)
 
         return await self._with_a_node(ask)
 
@@ -271,8 +255,8 @@ class EvmSource:
             chain_id, genesis = await node.rpc.batch(
                 [Call("eth_chainId"), Call("eth_getBlockByNumber", ["0x0", False])], _MIXED_BATCH
             )
-            self._expect_chain_id(node, _value(chain_id, str))
-            self._expect_genesis(node, header_of(_value(genesis, HeaderAnswer)).hash)
+            self._expect_chain_id(node, value_in(chain_id, str))
+            self._expect_genesis(node, header_of(value_in(genesis, HeaderAnswer)).hash)
         except SourceError as error:
             self._put_aside(node, error)
             raise
@@ -321,8 +305,8 @@ class EvmSource:
             tags += ["safe", "finalized"]
         calls = [Call("eth_chainId")] + [Call("eth_getBlockByNumber", [tag, False]) for tag in tags]
         chain_id, latest, *marks = await node.rpc.batch(calls, _MIXED_BATCH)
-        self._expect_chain_id(node, _value(chain_id, str))
-        header = header_of(_value(latest, HeaderAnswer))
+        self._expect_chain_id(node, value_in(chain_id, str))
+        header = header_of(value_in(latest, HeaderAnswer))
         heights = [_height_or_none(mark) for mark in marks] or [None, None]
         if any(isinstance(mark, RpcRefused) and mark.rpc_code == _INVALID_PARAMS for mark in marks):
             node.finality_tags = False
@@ -390,18 +374,6 @@ def _found(answer: StructT | None, height: int, node: _Node) -> StructT:
     return answer
 
 
-def _value(answer: msgspec.Raw | RpcRefused, kind: type[ResultT]) -> ResultT:
-    """The typed value in one answer of a mixed batch. Raises RpcRefused or SourceIncomplete."""
-    if isinstance(answer, RpcRefused):
-        raise answer
-    try:
-        return msgspec.json.decode(answer, type=kind)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        raise SourceIncomplete(
-            "One of the node's answers does not have the expected shape.", remedy="It is asked again."
-        ) from None
-
-
 def _height_or_none(answer: msgspec.Raw | RpcRefused) -> int | None:
     """How far a finality tag has come. A node that refuses the tag or has no such block yet says nothing."""
     if isinstance(answer, RpcRefused):
@@ -410,37 +382,4 @@ def _height_or_none(answer: msgspec.Raw | RpcRefused) -> int | None:
         return None
     if bytes(answer).strip() == b"null":
         return None
-    return header_of(_value(answer, HeaderAnswer)).height
-
-
-def _bytes_in(answer: msgspec.Raw | RpcRefused) -> bytes:
-    """The bytes of a hex answer; empty if the call was refused. Raises SourceIncomplete."""
-    if isinstance(answer, RpcRefused):
-        return b""
-    text = _value(answer, str)
-    try:
-        if text.startswith("0x"):
-            return bytes.fromhex(text[2:])
-    except ValueError:
-        pass
-    raise SourceIncomplete("The node's answer is not hex data.", remedy="It is asked again.")
-
-
-def _decimals_in(data: bytes) -> int | None:
-    """A uint8 in its 32-byte word (Solidity ABI)."""
-    value = int.from_bytes(data, "big")
-    return value if len(data) == 32 and value < 256 else None
-
-
-def _symbol_in(data: bytes) -> str | None:
-    """A `string`, or the `bytes32` of some old contracts. Foreign text: cut, and only if it is printable."""
-    from eth_abi.abi import decode  # slow to import, and rarely needed
-    from eth_abi.exceptions import DecodingError
-
-    if len(data) > 4096:
-        return None
-    try:
-        text = data.rstrip(b"\0").decode() if len(data) == 32 else str(decode(["string"], data)[0])
-    except (DecodingError, UnicodeDecodeError, OverflowError):
-        return None
-    return text if 0 < len(text) <= _SYMBOL_LENGTH_MAX and text.isprintable() else None
+    return header_of(value_in(answer, HeaderAnswer)).height
