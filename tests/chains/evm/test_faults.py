@@ -267,6 +267,29 @@ async def test_identity_names_the_node_on_another_chain(world: World, pair: EvmS
         await pair.identity()
 
 
+async def test_a_node_on_another_chain_stops_the_network_until_it_is_corrected(
+    world: World, pair: EvmSource
+) -> None:
+    """The honest node does not cover it up: a person has to look. Once it is gone or right, work goes on."""
+    await pair.identity()
+    world.proxy.lie(Fault.OTHER_CHAIN)
+    for _ in range(3):
+        with pytest.raises(WrongChain):
+            await pair.head()
+        with pytest.raises(WrongChain):
+            await pair.block_at(world.height)
+    first, second = pair.nodes()
+    assert not first.ok
+    assert str(0xDEAD) in (first.problem or "")
+    assert second.ok
+    world.proxy.lie(Fault.DROPPED_CONNECTION)
+    assert await pair.block_at(world.height) == world.block
+    world.proxy.lie(None)
+    assert await pair.block_at(world.height) == world.block
+    await pair.identity()
+    assert all(node.ok for node in pair.nodes())
+
+
 async def test_identity_with_one_node_down(world: World, pair: EvmSource) -> None:
     world.proxy.lie(Fault.DROPPED_CONNECTION)
     assert (await pair.identity()).chain == str(world.chain.chain_id)

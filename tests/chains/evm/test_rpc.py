@@ -24,7 +24,13 @@ from tallystick.chains.evm.rpc import (
     retry_after_seconds,
 )
 from tallystick.chains.evm.source import EvmOptions, EvmSource
-from tallystick.core.errors import ConfigurationError, SourceError, SourceIncomplete, SourceUnavailable
+from tallystick.core.errors import (
+    BlockNotFound,
+    ConfigurationError,
+    SourceError,
+    SourceIncomplete,
+    SourceUnavailable,
+)
 from tests.chains.contract_suite import Payment, SourceContract
 from tests.support.rpc_stub import RpcStub, StubChain, StubPayment, filler, stub_address
 
@@ -147,7 +153,6 @@ async def test_batches_are_cut_and_matched_by_id(server: tuple[Server, int], cli
         lambda calls: [{"id": call["id"], "result": 1} for call in [*calls, calls[0]]],
         lambda calls: [1, 2],
         lambda calls: {"id": None, "result": 1},
-        lambda calls: {"id": None, "error": {"code": -32600, "message": "no batches"}},
         lambda calls: [{"id": call["id"]} for call in calls],
         lambda calls: "hello",
         lambda calls: None,
@@ -159,6 +164,55 @@ async def test_odd_batches_are_typed_errors(
     server[0].reply = reply
     with pytest.raises((SourceIncomplete, SourceUnavailable)):
         await client.batch([Call("x", [1]), Call("x", [2])], ANY_BATCH)
+
+
+async def test_nodes_without_batches_are_asked_one_by_one(
+    server: tuple[Server, int], client: RpcClient
+) -> None:
+    def reply(question: Any) -> Any:
+        if isinstance(question, list):
+            return {"id": None, "error": {"code": -32600, "message": "no batches"}}
+        if question["params"][0] == 3:
+            return {"id": question["id"], "error": {"code": -32000, "message": "not that"}}
+        return {"id": question["id"], "result": question["params"][0]}
+
+    server[0].reply = reply
+    results = await client.batch([Call("x", [number]) for number in range(5)], ANY_BATCH)
+    assert [entry if isinstance(entry, int) else "refused" for entry in results] == [0, 1, 2, "refused", 4]
+    assert [isinstance(body, list) for body in server[0].bodies] == [True] + [False] * 5  # remembered
+
+
+async def test_a_batch_refused_for_its_rate_is_not_split(
+    server: tuple[Server, int], client: RpcClient
+) -> None:
+    server[0].reply = lambda calls: {"id": None, "error": {"code": -32005, "message": "slow down"}}
+    with pytest.raises(RpcRefused):
+        await client.batch([Call("x"), Call("x")], ANY_BATCH)
+    assert len(server[0].bodies) == 1
+
+
+async def test_resource_not_found_is_a_missing_block(server: tuple[Server, int]) -> None:
+    """Some nodes answer an error (EIP-1474, -32001) where others answer null."""
+    chain = StubChain(chain_id=77)
+
+    def reply(question: Any) -> Any:
+        if isinstance(question, list):
+            return [reply(entry) for entry in question]
+        result = chain.answer(question["method"], question["params"])
+        if result == b"null":
+            return {"id": question["id"], "error": {"code": -32001, "message": "Resource not found"}}
+        return {"id": question["id"], "result": msgspec.Raw(result)}
+
+    server[0].reply = reply
+    source = EvmSource(EvmOptions("local", 77, (f"http://127.0.0.1:{server[1]}",)))
+    try:
+        assert (await source.head()).header.height == 0
+        with pytest.raises(BlockNotFound):
+            await source.block_at(1)
+        with pytest.raises(BlockNotFound):
+            await source.header_at(1)
+    finally:
+        await source.close()
 
 
 async def test_one_refusal_in_a_batch_leaves_the_others(
@@ -277,7 +331,8 @@ async def test_many_blocks_at_once() -> None:
 
 async def test_a_source_can_be_closed_unused() -> None:
     source = EvmSource(EvmOptions("local", 77, ("http://127.0.0.1:9",)))
-    assert source.nodes() == ()
+    (node,) = source.nodes()
+    assert (node.name, node.ok, node.height) == ("127.0.0.1:9", False, None)
     await source.close()
 
 

@@ -120,9 +120,10 @@ class RpcClient:
 
     def __init__(self, url: str, session: aiohttp.ClientSession, limits: RpcLimits) -> None:
         address, self._headers = _split_url(url)
+        self._batches = True
         self._secrets = _secret_parts(URL(url))
         self._url = address
-        self.name = f"{address.host}:{address.port}"
+        self.name = node_name(url)
         self._session = session
         self._limits = limits
         self._ids = count(1)
@@ -139,7 +140,51 @@ class RpcClient:
         """The result of one call. Raises RpcRefused, SourceUnavailable or SourceIncomplete."""
         request_id = next(self._ids)
         body = await self.post(self._encode(_request(request_id, call)))
-        answer = self._decode(body, decoder)
+        return self._result_of(self._decode(body, decoder), request_id, call)
+
+    async def batch(
+        self, calls: Sequence[Call], decoder: msgspec.json.Decoder[Batch[ResultT]]
+    ) -> list[ResultT | RpcRefused]:
+        """The results in the order of `calls`, whatever order the node answers in.
+
+        A call that the node refuses is a value, so that the others stay usable. A node that refuses batches is
+        asked one by one from then on. Raises SourceIncomplete if answers are missing, doubled or foreign, else
+        SourceUnavailable.
+        """
+        results: list[ResultT | RpcRefused] = []
+        size = max(1, self._limits.batch_size_max)
+        for start in range(0, len(calls), size):
+            part = calls[start : start + size]
+            if self._batches:
+                try:
+                    answered = await self._one_batch(part, decoder)
+                except RpcRefused as refused:
+                    if refused.limited:
+                        raise
+                    self._batches = False
+                else:
+                    results.extend(answered)
+                    continue
+            for call in part:
+                answer = await self._one_alone(call, decoder)
+                results.append(answer)
+        return results
+
+    async def _one_alone(
+        self, call: Call, decoder: msgspec.json.Decoder[Batch[ResultT]]
+    ) -> ResultT | RpcRefused:
+        """One call of a batch, for nodes that take no batches."""
+        request_id = next(self._ids)
+        answer = self._decode(await self.post(self._encode(_request(request_id, call))), decoder)
+        if not isinstance(answer, Answer):
+            raise self._unusable("The node sent a list as the answer to a single call.")
+        try:
+            return self._result_of(answer, request_id, call)
+        except RpcRefused as refused:
+            return refused
+
+    def _result_of(self, answer: Answer[ResultT], request_id: int, call: Call) -> ResultT:
+        """The result in an answer to exactly this request. Raises RpcRefused or SourceUnavailable."""
         if answer.error is not None:
             raise self._refused(call.method, answer.error)
         if answer.id != request_id:
@@ -147,22 +192,6 @@ class RpcClient:
         if answer.result is msgspec.UNSET:
             raise self._unusable("The node's answer has neither a result nor an error.")
         return answer.result
-
-    async def batch(
-        self, calls: Sequence[Call], decoder: msgspec.json.Decoder[Batch[ResultT]]
-    ) -> list[ResultT | RpcRefused]:
-        """The results in the order of `calls`, whatever order the node answers in.
-
-        A call that the node refuses is a value, so that the others stay usable. Raises RpcRefused if the node
-        refuses the batch as a whole, SourceIncomplete if answers are missing, doubled or foreign, else
-        SourceUnavailable.
-        """
-        results: list[ResultT | RpcRefused] = []
-        size = max(1, self._limits.batch_size_max)
-        for start in range(0, len(calls), size):
-            part = await self._one_batch(calls[start : start + size], decoder)
-            results.extend(part)
-        return results
 
     async def _one_batch(
         self, calls: Sequence[Call], decoder: msgspec.json.Decoder[Batch[ResultT]]
@@ -183,13 +212,10 @@ class RpcClient:
             )
         results: list[ResultT | RpcRefused] = []
         for request_id, call in zip(ids, calls, strict=True):
-            answer = by_id[request_id]
-            if answer.error is not None:
-                results.append(self._refused(call.method, answer.error))
-            elif answer.result is msgspec.UNSET:
-                raise self._unusable("One of the node's answers has neither a result nor an error.")
-            else:
-                results.append(answer.result)
+            try:
+                results.append(self._result_of(by_id[request_id], request_id, call))
+            except RpcRefused as refused:
+                results.append(refused)
         return results
 
     async def post(self, body: bytes) -> bytes:
@@ -313,9 +339,10 @@ def retry_after_seconds(header: str | None, now: datetime) -> int | None:
     return min(max(0, round(seconds)), RETRY_AFTER_SECONDS_MAX)
 
 
-def check_url(url: str) -> None:
-    """Raises ConfigurationError if a node's URL cannot be used. The URL is not repeated in the error."""
-    _split_url(url)
+def node_name(url: str) -> str:
+    """Host and port of a node's URL, safe to show. Raises ConfigurationError, without an echo, if it is unusable."""
+    address, _ = _split_url(url)
+    return f"{address.host}:{address.port}"
 
 
 def _split_url(text: str) -> tuple[URL, dict[str, str]]:

@@ -27,8 +27,8 @@ from tallystick.chains.evm.rpc import (
     RpcClient,
     RpcLimits,
     RpcRefused,
-    check_url,
     new_session,
+    node_name,
     value_in,
 )
 from tallystick.chains.evm.token_info import TokenInfo, token_calls, token_info_in
@@ -48,6 +48,10 @@ ResultT = TypeVar("ResultT")
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 _ORIGINS_REMEMBERED_MAX: Final = 1024
+_NOT_ASKED: Final = "It has not been asked yet."
+# EIP-1474.
+_INVALID_PARAMS: Final = -32602
+_RESOURCE_NOT_FOUND: Final = -32001
 
 _HEADER: Final = msgspec.json.Decoder(Answer[HeaderAnswer | None])
 _BLOCK: Final = msgspec.json.Decoder(Answer[BlockAnswer | None])
@@ -82,10 +86,14 @@ class EvmOptions:
 
 @dataclass(slots=True)
 class _Node:
-    """A node and its health as last seen. `verified`: it was asked for its chain since its last trouble."""
+    """A node and its health as last seen.
+
+    `verified`: it was asked for its chain since its last trouble. `wrong_chain`: its last answer to that was wrong.
+    """
 
     rpc: RpcClient
     verified: bool = False
+    wrong_chain: bool = False
     aside_until: float = 0.0
     height: int | None = None
     problem: str | None = None
@@ -109,8 +117,7 @@ class EvmSource:
         self._session: aiohttp.ClientSession | None = None
         self._nodes: tuple[_Node, ...] = ()
         self._origins: dict[str, _Node] = {}
-        for url in options.rpc_urls:
-            check_url(url)
+        self._names = tuple(node_name(url) for url in options.rpc_urls)
 
     # -- the Source protocol
 
@@ -141,7 +148,8 @@ class EvmSource:
         call = Call("eth_getBlockByNumber", [hex(height), False])
 
         async def ask(node: _Node) -> BlockHeader:
-            header = header_of(_found(await node.rpc.call(call, _HEADER), height, node))
+            answer = await _found(node, call, _HEADER, height)
+            header = header_of(answer)
             self._expect_height(header, height, node)
             self._remember_origin(header.hash, node)
             return header
@@ -156,7 +164,7 @@ class EvmSource:
         call = Call("eth_getBlockByNumber", [hex(height), True])
 
         async def ask(node: _Node) -> Block:
-            answer = _found(await node.rpc.call(call, _BLOCK), height, node)
+            answer = await _found(node, call, _BLOCK, height)
             receipts = await self._receipts(node, answer)
             block = checked_block(answer, receipts, blooms=self._options.blooms)
             self._expect_height(block.header, height, node)
@@ -184,9 +192,16 @@ class EvmSource:
                 )
 
     def nodes(self) -> tuple[NodeState, ...]:
-        """The nodes as last seen, in configured order. Before the first call nothing is known of them."""
+        """The nodes as last seen, in configured order."""
+        if not self._nodes:
+            return tuple(NodeState(name, False, None, _NOT_ASKED) for name in self._names)
         return tuple(
-            NodeState(node.rpc.name, node.problem is None and node.verified, node.height, node.problem)
+            NodeState(
+                node.rpc.name,
+                node.verified,
+                node.height,
+                node.problem if node.verified else node.problem or _NOT_ASKED,
+            )
             for node in self._nodes
         )
 
@@ -218,9 +233,12 @@ class EvmSource:
         return self._nodes
 
     def _in_order(self) -> list[_Node]:
-        """All nodes: the usable ones in configured order, then those put aside, the next one due first."""
+        """All nodes: the usable ones in configured order, then those put aside, the next one due first.
+
+        A node on a wrong chain comes before all others: its refusal must not be covered up by them.
+        """
         now = time.monotonic()
-        return sorted(self._open(), key=lambda node: max(0.0, node.aside_until - now))
+        return sorted(self._open(), key=lambda node: (not node.wrong_chain, max(0.0, node.aside_until - now)))
 
     async def _with_a_node(self, ask: Callable[[_Node], Awaitable[ResultT]]) -> ResultT:
         """The first good answer. If none is good, the error of the node that was asked first."""
@@ -258,28 +276,28 @@ class EvmSource:
             self._expect_chain_id(node, value_in(chain_id, str))
             self._expect_genesis(node, header_of(value_in(genesis, HeaderAnswer)).hash)
         except SourceError as error:
-            self._put_aside(node, error)
+            if not isinstance(error, WrongChain):
+                self._put_aside(node, error)
             raise
-        node.verified, node.problem = True, None
+        node.verified, node.wrong_chain, node.problem = True, False, None
 
     def _expect_chain_id(self, node: _Node, text: str) -> None:
         found, wanted = quantity(text[:66]), self._options.chain_id
         if found != wanted:
-            raise self._wrong_chain(
-                f"Node {node.rpc.name} serves chain id {found}, but {wanted} is configured."
-            )
+            raise self._wrong_chain(node, f"serves chain id {found}, but {wanted} is configured")
 
     def _expect_genesis(self, node: _Node, found: str) -> None:
         if self._genesis is None:
             self._genesis = found
         elif found != self._genesis:
-            raise self._wrong_chain(
-                f"Node {node.rpc.name} has the first block {found}, but {self._genesis} is expected."
-            )
+            raise self._wrong_chain(node, f"has the first block {found}, but {self._genesis} is expected")
 
-    def _wrong_chain(self, what: str) -> WrongChain:
+    def _wrong_chain(self, node: _Node, what: str) -> WrongChain:
+        """Note it on the node, which is asked for its chain again before anything else is taken from it."""
+        problem = f"Node {node.rpc.name} {what}."
+        node.verified, node.wrong_chain, node.problem = False, True, problem
         return WrongChain(
-            what,
+            problem,
             object_id=self._options.network,
             remedy="Correct rpc_urls or chain_id; nothing is credited until then.",
         )
@@ -361,10 +379,16 @@ class EvmSource:
         return None
 
 
-_INVALID_PARAMS: Final = -32602
-
-
-def _found(answer: StructT | None, height: int, node: _Node) -> StructT:
+async def _found(
+    node: _Node, call: Call, decoder: msgspec.json.Decoder[Answer[StructT | None]], height: int
+) -> StructT:
+    """The block that the call asks for. Nodes say in two ways that they do not have it: null, or an error."""
+    try:
+        answer = await node.rpc.call(call, decoder)
+    except RpcRefused as refused:
+        if refused.rpc_code != _RESOURCE_NOT_FOUND:
+            raise
+        answer = None
     if answer is None:
         raise BlockNotFound(
             f"The node has no block {height}.",
