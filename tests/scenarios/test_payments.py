@@ -5,33 +5,8 @@ Cites R-STATE 1-5, R-CHAIN 3-8, F-CHAIN 1-3, F-TOKEN 1-3.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
-import pytest
-
-from tests.support.anvil import Anvil
 from tests.support.evm import Chain
-from tests.support.stand import Stand, evm_network, open_stand, units
-
-
-@pytest.fixture
-async def chain(anvil: Anvil) -> AsyncIterator[Chain]:
-    """The chain behind the shop."""
-    async with Chain(anvil.url, anvil.chain_id) as helper:
-        yield helper
-
-
-@pytest.fixture
-async def token(chain: Chain) -> str:
-    """A six-decimals token that the shop accepts as DUSD."""
-    return await chain.deploy_token()
-
-
-@pytest.fixture
-async def stand(database_url: str, chain: Chain, token: str) -> AsyncIterator[Stand]:
-    """A shop that takes ETH and DUSD after three confirmations."""
-    async with open_stand(database_url, (evm_network("local", chain.chain_id, token=token), chain.url)) as shop:
-        yield shop
+from tests.support.stand import Stand, units
 
 
 async def test_an_exact_payment_in_the_native_coin_walks_to_paid(stand: Stand, chain: Chain) -> None:

@@ -1,14 +1,18 @@
 """A whole shop on a local chain, moved by hand: real PostgreSQL, real anvil, real services, no loops.
 
 For: scenario tests that need to say exactly what happens when. `follow` reads the chain until nothing is new, `expire`
-judges the windows that ended; both are what the workers do, one turn at a time.
+judges the windows that ended; both are what the workers do, one turn at a time. `running` runs the real loops instead.
+Holds true: whatever a scenario did, `open_stand` checks the invariants of the whole database before it closes.
+Must not: write to the database except through the services.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Any
 
@@ -23,19 +27,44 @@ from tallystick.core.network import Network
 from tallystick.db.pool import Database
 from tallystick.rates.source import StaticRates
 from tallystick.services import invoices, objects
-from tallystick.services.context import Actor, ActorType, Context
+from tallystick.services.context import Actor, ActorType, Context, system_clock
 from tallystick.services.merchants import create_merchant
 from tallystick.services.networks import list_networks, sync_networks
 from tallystick.services.wallets import NewWallet, register_wallet
 from tallystick.workers.expire import Expirer
 from tallystick.workers.follow import Follower, FollowerOptions
+from tallystick.workers.supervise import Backoff, Loop, Supervisor
 from tests.support.evm import Chain
+from tests.support.invariants import check_invariants
 
 Account.enable_unaudited_hdwallet_features()
 
 RATES = {"ETH/USD": Fraction(2500), "DUSD/USD": Fraction(1), "ETH/EUR": Fraction(2300)}
 ACTOR = Actor(ActorType.MERCHANT, "key_test")
-LIMITS = RpcLimits()
+# One attempt a call: the follower asks again by itself, and a test that breaks the node should not wait for patience.
+LIMITS = RpcLimits(attempts_max=1, total_timeout_seconds=5.0, connect_timeout_seconds=2.0)
+LOOPS = FollowerOptions(poll_interval_seconds=0.02, retry_seconds_max=0.1)
+WAIT_SECONDS_MAX = 30.0
+LOOPS_BACKOFF = Backoff(first_seconds=0.05, longest_seconds=0.2)
+
+
+@dataclass(slots=True)
+class Clock:
+    """A clock that stands until it is moved. Whole seconds, so that it can be compared with chain time."""
+
+    at: datetime
+
+    def __call__(self) -> datetime:
+        return self.at
+
+    @classmethod
+    def of(cls, unix_seconds: int) -> Clock:
+        """A clock standing at this Unix second."""
+        return cls(datetime.fromtimestamp(unix_seconds, UTC))
+
+    def advance(self, seconds: float) -> None:
+        """Move on."""
+        self.at += timedelta(seconds=seconds)
 
 
 def account_key(seed: int = 0) -> str:
@@ -72,12 +101,27 @@ class Stand:
     merchant_id: str
     api_key: str
     followers: dict[str, Follower] = field(default_factory=dict)
+    sources: dict[str, EvmSource] = field(default_factory=dict)
+    urls: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     async def follow(self, *names: str) -> None:
         """Read these networks (all by default) until nothing is new."""
         for name in names or tuple(self.followers):
             while await self.followers[name].poll():
                 pass
+
+    @contextlib.asynccontextmanager
+    async def running(self, *names: str) -> AsyncIterator[Supervisor]:
+        """Run the real loops meanwhile: the followers of these networks (all by default) and the expirer."""
+        loops = [Loop(f"follow {name}", self.followers[name].run) for name in names or tuple(self.followers)]
+        stop = asyncio.Event()
+        supervisor = Supervisor([*loops, Loop("expire", Expirer(self.ctx).run)], backoff=LOOPS_BACKOFF)
+        task = asyncio.create_task(supervisor.run(stop))
+        try:
+            yield supervisor
+        finally:
+            stop.set()
+            await task
 
     async def expire(self) -> int:
         """Judge every window that has ended; answer how many were judged."""
@@ -110,6 +154,26 @@ class Stand:
         async with self.ctx.database.connection() as connection:
             return await invoices.list_transitions(connection, self.merchant_id, invoice.id)
 
+    async def until_network(self, status: str, name: str | None = None) -> objects.NetworkObject:
+        """Wait until operators are shown this status."""
+        await until(lambda: self._network_is(status, name))
+        return await self.network(name)
+
+    async def _network_is(self, status: str, name: str | None) -> bool:
+        return (await self.network(name)).status == status
+
+    async def until_status(self, invoice: objects.Invoice, *statuses: str) -> objects.Invoice:
+        """Wait until the invoice has one of these statuses."""
+        await until(lambda: self._status_in(invoice, statuses))
+        return await self.get(invoice)
+
+    async def _status_in(self, invoice: objects.Invoice, statuses: tuple[str, ...]) -> bool:
+        return await self.status(invoice) in statuses
+
+    async def last(self, invoice: objects.Invoice) -> objects.Transition:
+        """The newest transition."""
+        return (await self.history(invoice))[-1]
+
     async def way(self, invoice: objects.Invoice) -> list[str]:
         """The statuses the invoice went through."""
         return [transition.to for transition in await self.history(invoice)]
@@ -133,17 +197,45 @@ class Stand:
         async with self.ctx.database.transaction() as connection:
             return await use_case(connection, self.ctx, self.merchant_id, ACTOR, *arguments)
 
-    def restart(self, name: str) -> None:
-        """Forget the follower and begin with a new one, as after a restart: nothing is kept but the database."""
-        old = self.followers[name]
-        self.followers[name] = Follower(self.ctx, self.ctx.networks[name], old.source, FollowerOptions())
+    async def rows(self, statement: str, *arguments: Any) -> list[Any]:
+        """Whatever a test wants to see of the database."""
+        async with self.ctx.database.connection() as connection:
+            return list(await connection.fetch(statement, *arguments))
+
+    async def restart(self, name: str | None = None, *, url: str | None = None) -> None:
+        """Forget the follower and its source and begin anew, as after a restart: only the database is kept.
+
+        `url` is another node than before.
+        """
+        name = name or next(iter(self.followers))
+        old = self.sources[name]
+        await old.close()
+        network = self.ctx.networks[name]
+        urls = (url,) if url is not None else self.urls[name]
+        self.urls[name] = urls
+        self.sources[name] = EvmSource(evm_options(network, *urls))
+        self.followers[name] = Follower(self.ctx, network, self.sources[name], LOOPS)
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds_max: float = WAIT_SECONDS_MAX) -> None:
+    """Wait until the condition holds. Raises TimeoutError at the deadline."""
+    async with asyncio.timeout(seconds_max):
+        while not await condition():
+            await asyncio.sleep(0.02)
 
 
 @contextlib.asynccontextmanager
 async def open_stand(
-    database_url: str, *networks: tuple[Network, str], **options: Any
+    database_url: str,
+    *networks: tuple[Network, str | tuple[str, ...]],
+    clock: Callable[[], datetime] = system_clock,
+    follow: bool = True,
+    **options: Any,
 ) -> AsyncIterator[Stand]:
-    """A shop on these networks, each with the URL of its node. The first blocks are read before it opens."""
+    """A shop on these networks, each with the URLs of its nodes. The first blocks are read before it opens.
+
+    At its end the invariants of everything stored are checked, unless the test has failed already.
+    """
     database = await Database.open(database_url, connections_max=20)
     ctx = Context(
         database=database,
@@ -151,27 +243,35 @@ async def open_stand(
         rates=StaticRates(RATES),
         public_url="http://127.0.0.1:8420",
         allow_private_targets=True,
+        clock=clock,
     )
-    sources = {network.name: EvmSource(evm_options(network, url, **options)) for network, url in networks}
+    urls = {network.name: (url,) if isinstance(url, str) else url for network, url in networks}
+    sources = {
+        network.name: EvmSource(evm_options(network, *urls[network.name], **options)) for network, _ in networks
+    }
     try:
         async with database.transaction() as connection:
             await sync_networks(connection, ctx.networks)
             merchant_id, api_key = await create_merchant(connection, ctx, "Tally & Sons")
             await register_wallet(connection, ctx, merchant_id, NewWallet("evm", account_key(), "main"))
-        stand = Stand(ctx, merchant_id, api_key)
+        stand = Stand(ctx, merchant_id, api_key, sources=sources, urls=urls)
         for network, _ in networks:
-            stand.followers[network.name] = Follower(ctx, network, sources[network.name], FollowerOptions())
-        await stand.follow()
+            stand.followers[network.name] = Follower(ctx, network, sources[network.name], LOOPS)
+        if follow:
+            await stand.follow()
         yield stand
+        await stand.expire()
+        await check_invariants(ctx)
     finally:
         for source in sources.values():
             await source.close()
         await database.close()
 
 
-def evm_options(network: Network, url: str, **options: Any) -> EvmOptions:
+def evm_options(network: Network, *urls: str, **options: Any) -> EvmOptions:
     """Options of a source that gives up soon: tests do not wait for patience."""
-    return EvmOptions(network=network.name, chain_id=int(network.chain), rpc_urls=(url,), **options)
+    chosen: dict[str, Any] = {"limits": LIMITS, "aside_seconds": 0.1, "agreement_timeout_seconds": 1.0} | options
+    return EvmOptions(network=network.name, chain_id=int(network.chain), rpc_urls=urls, **chosen)
 
 
 def units(text: str, decimals: int = 18) -> int:

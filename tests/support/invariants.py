@@ -1,0 +1,184 @@
+"""What must hold in the database after any scenario, whatever happened in it.
+
+For: `open_stand`, which calls `check_invariants` at its end, so that no scenario can forget it; also simulations.
+Holds true: every problem is found and named at once, not only the first. What can be said in SQL is said in SQL, apart
+from the code under test; replaying the assessment over the stored facts is compared with what is stored.
+Must not: change anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from tallystick.core.assess import Assessment, assess
+from tallystick.core.invoice import Facts, Match
+from tallystick.core.transitions import EDGES, Reason
+from tallystick.db import invoices as store
+from tallystick.db.networks import read_views
+from tallystick.db.sql import Connection
+from tallystick.services.context import Context
+
+# Each statement lists what breaks the rule in front of it; at rest every list is empty.
+_EMPTY: dict[str, str] = {
+    "a transition's number is missing": """
+        SELECT invoice_id AS object_id FROM transitions GROUP BY invoice_id
+        HAVING min(sequence) <> 1 OR max(sequence) <> count(*)""",
+    "a transition does not start where the one before ended": """
+        SELECT t.invoice_id AS object_id, t.sequence FROM transitions AS t JOIN transitions AS before
+            ON before.invoice_id = t.invoice_id AND before.sequence = t.sequence - 1
+        WHERE t.from_status IS DISTINCT FROM before.to_status""",
+    "a transition has no evidence": """
+        SELECT invoice_id AS object_id, sequence FROM transitions WHERE jsonb_array_length(evidence) = 0""",
+    "the last transition is not the invoice's status and sequence": """
+        SELECT i.id AS object_id, i.status FROM invoices AS i
+        WHERE NOT EXISTS (SELECT 1 FROM transitions AS t WHERE t.invoice_id = i.id AND t.sequence = i.sequence
+                              AND t.to_status = i.status)
+           OR i.sequence <> (SELECT count(*) FROM transitions AS t WHERE t.invoice_id = i.id)""",
+    "an object's events have a gap": """
+        SELECT object_id FROM events GROUP BY object_id HAVING min(sequence) <> 1 OR max(sequence) <> count(*)""",
+    "an object does not know its last event": """
+        SELECT o.id AS object_id, o.event_sequence FROM (SELECT id, event_sequence FROM invoices
+                                                         UNION ALL SELECT id, event_sequence FROM payments) AS o
+        WHERE o.event_sequence <> (SELECT count(*) FROM events AS e WHERE e.object_id = o.id)""",
+    "a transition has not exactly one event": """
+        SELECT t.invoice_id AS object_id, t.sequence FROM transitions AS t
+        WHERE 1 <> (SELECT count(*) FROM events AS e WHERE e.object_id = t.invoice_id
+                        AND e.type = 'invoice.' || t.to_status
+                        AND (e.body #>> '{data,transition,sequence}')::int = t.sequence
+                        AND e.body #>> '{data,object,status}' = t.to_status)""",
+    "an invoice's event belongs to no transition": """
+        SELECT e.object_id, e.type FROM events AS e
+        WHERE e.type LIKE 'invoice.%' AND NOT EXISTS (
+            SELECT 1 FROM transitions AS t WHERE t.invoice_id = e.object_id AND 'invoice.' || t.to_status = e.type
+                AND t.sequence = (e.body #>> '{data,transition,sequence}')::int)""",
+    "a transfer has no address": """
+        SELECT t.id AS object_id FROM transfers AS t JOIN networks AS n ON n.name = t.network
+        WHERE NOT EXISTS (SELECT 1 FROM addresses AS a WHERE a.family = n.family AND a.address = t.recipient
+                              AND a.invoice_id = t.invoice_id AND a.option_id = t.option_id)""",
+    "a transfer was never in a block, or not at its first evidence": """
+        SELECT t.id AS object_id FROM transfers AS t
+        WHERE NOT EXISTS (SELECT 1 FROM anchors AS n JOIN blocks AS b ON b.network = n.network AND b.hash = n.block_hash
+                          WHERE n.transfer_id = t.id AND b.time = t.first_evidence_at)""",
+    "a transfer stands twice in the best chain": """
+        SELECT n.transfer_id AS object_id
+        FROM anchors AS n JOIN blocks AS b ON b.network = n.network AND b.hash = n.block_hash AND b.in_best_chain
+        GROUP BY n.transfer_id HAVING count(*) > 1""",
+    "a transfer of a known asset has no payment, or one of an unknown token has": """
+        SELECT t.id AS object_id FROM transfers AS t LEFT JOIN payments AS p ON p.transfer_id = t.id
+        WHERE (p.id IS NULL) <> (t.asset_symbol IS NULL)""",
+    "the best chain has two blocks at one height": """
+        SELECT network AS object_id, height FROM blocks WHERE in_best_chain GROUP BY network, height
+        HAVING count(*) > 1""",
+    "a block of the best chain does not stand on the one below": """
+        SELECT b.network AS object_id, b.height FROM blocks AS b JOIN networks AS n ON n.name = b.network
+        WHERE b.in_best_chain
+          AND b.height > (SELECT min(height) FROM blocks AS f WHERE f.network = b.network AND f.in_best_chain)
+          AND NOT EXISTS (SELECT 1 FROM blocks AS p WHERE p.network = b.network AND p.in_best_chain
+                              AND p.height = b.height - 1 AND p.hash = b.parent_hash)""",
+    "the cursor is not the top of the best chain": """
+        SELECT n.name AS object_id, n.cursor_height FROM networks AS n
+        WHERE n.cursor_hash IS DISTINCT FROM (SELECT b.hash FROM blocks AS b WHERE b.network = n.name
+                                              AND b.in_best_chain ORDER BY b.height DESC LIMIT 1)""",
+    "a payment is confirmed outside the best chain or before its requirement was met": """
+        SELECT p.id AS object_id FROM payments AS p JOIN transfers AS t ON t.id = p.transfer_id
+        JOIN payment_options AS o ON o.id = p.option_id JOIN networks AS w ON w.name = t.network
+        WHERE p.status = 'confirmed' AND NOT EXISTS (
+            SELECT 1 FROM anchors AS n JOIN blocks AS b ON b.network = n.network AND b.hash = n.block_hash
+            WHERE n.transfer_id = t.id AND b.in_best_chain AND CASE o.finality
+                WHEN 'depth' THEN w.cursor_height - b.height + 1 >= o.confirmations_required
+                WHEN 'safe' THEN b.height <= w.safe_height
+                ELSE b.height <= w.finalized_height END)""",
+    "an invoice is paid without enough confirmed money": """
+        SELECT i.id AS object_id FROM invoices AS i
+        WHERE i.status IN ('paid', 'overpaid') AND 1 > (
+            SELECT COALESCE(sum(t.amount / (o.amount_expected * (10000 - o.tolerance_under_bps) / 10000)), 0)
+            FROM payments AS p JOIN transfers AS t ON t.id = p.transfer_id
+            JOIN payment_options AS o ON o.id = p.option_id
+            WHERE p.invoice_id = i.id AND p.status = 'confirmed' AND p.match = 'matched') + 1e-12""",
+    "an invoice credits other than what is confirmed": """
+        SELECT i.id AS object_id, i.amount_paid FROM invoices AS i
+        WHERE i.amount_paid - (
+            SELECT COALESCE(sum(t.amount * i.amount / o.amount_expected), 0)
+            FROM payments AS p JOIN transfers AS t ON t.id = p.transfer_id
+            JOIN payment_options AS o ON o.id = p.option_id
+            WHERE p.invoice_id = i.id AND p.status = 'confirmed' AND p.match = 'matched')
+            NOT BETWEEN -1 AND 1e-9""",
+    "a closed invoice offers an option": """
+        SELECT i.id AS object_id FROM invoices AS i JOIN payment_options AS o ON o.invoice_id = i.id
+        WHERE i.status IN ('expired', 'underpaid', 'late_paid') AND o.status = 'quoted'""",
+}
+
+
+async def check_invariants(ctx: Context) -> None:
+    """Look at everything stored. Raises AssertionError that lists what is wrong."""
+    async with ctx.database.connection() as connection, connection.transaction(isolation="repeatable_read"):
+        found = [problem async for problem in _by_statement(connection)]
+        found += [problem async for problem in _edges(connection)]
+        found += [problem async for problem in _replay(connection, ctx)]
+    assert not found, "\n".join(["the database is not in order:", *found])
+
+
+async def _by_statement(connection: Connection) -> Any:
+    for rule, statement in _EMPTY.items():
+        for row in await connection.fetch(statement):
+            yield f"{rule}: {dict(row)}"
+
+
+async def _edges(connection: Connection) -> Any:
+    reasons = {reason.value for reason in Reason}
+    edges = {(start.value, stop.value) for start, stops in EDGES.items() for stop in stops} | {(None, "created")}
+    for row in await connection.fetch("SELECT invoice_id, sequence, from_status, to_status, reason FROM transitions"):
+        if (row["from_status"], row["to_status"]) not in edges:
+            yield f"an edge is not in the table: {dict(row)}"
+        if row["reason"] not in reasons:
+            yield f"a reason is not in the published list: {dict(row)}"
+
+
+async def _replay(connection: Connection, ctx: Context) -> Any:
+    """Judge every invoice again from its facts, in both orders, and compare with what is stored."""
+    ids = [row["id"] for row in await connection.fetch("SELECT id FROM invoices")]
+    wakeups: dict[str, set[tuple[str, str, int]]] = {found: set() for found in ids}
+    for row in await connection.fetch("SELECT invoice_id, network, marker, position FROM wakeups"):
+        wakeups[row["invoice_id"]].add((row["network"], row["marker"], row["position"]))
+    views = await read_views(connection)
+    now = ctx.now()
+    for invoice in await store.read_invoices(connection, ids):
+        facts = invoice.facts(views)
+        judged = assess(invoice.terms, facts, now)
+        for problem in _differences(invoice, judged, wakeups[invoice.id]):
+            yield f"{invoice.id}: {problem}"
+        if assess(invoice.terms, _backwards(facts), now) != judged:
+            yield f"{invoice.id}: the order of its facts changes the answer"
+
+
+def _backwards(facts: Facts) -> Facts:
+    """The same facts told in another order, each twice."""
+    return replace(
+        facts,
+        transfers=tuple(
+            replace(fact, anchors=fact.anchors[::-1], conflicts=fact.conflicts[::-1])
+            for fact in (*reversed(facts.transfers), *facts.transfers)
+        ),
+    )
+
+
+def _differences(
+    invoice: store.StoredInvoice, judged: Assessment, wakeups: set[tuple[str, str, int]]
+) -> Iterator[str]:
+    if judged.status is not invoice.status:
+        yield f"stored as {invoice.status}, but its facts say {judged.status}"
+    if judged.amount_paid != invoice.amount_paid:
+        yield f"{invoice.amount_paid} stored as paid, but its facts say {judged.amount_paid}"
+    wanted = {(wakeup.network, wakeup.marker.value, wakeup.position) for wakeup in judged.wakeups}
+    if wanted != wakeups:
+        yield f"waits for {sorted(wakeups)}, but should for {sorted(wanted)}"
+    verdicts = {verdict.transfer_id: verdict for verdict in judged.verdicts}
+    for transfer in invoice.transfers:
+        verdict, payment = verdicts[transfer.fact.id], transfer.payment
+        if payment is None:
+            if verdict.match is not Match.UNSUPPORTED_TOKEN:
+                yield f"transfer {transfer.fact.id} is no payment"
+        elif (payment.status, payment.match) != (verdict.status, verdict.match):
+            yield f"payment {payment.id} is {payment.status}, but its facts say {verdict.status}"
