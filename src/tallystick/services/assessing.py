@@ -30,8 +30,8 @@ from tallystick.db import networks as network_store
 from tallystick.db.sql import Connection
 from tallystick.services import objects
 from tallystick.services.context import Actor, Context
-from tallystick.services.evidence import evidence_of, reason_of
 from tallystick.services.events import INVOICES_CHANNEL, NewEvent, notify, publish
+from tallystick.services.evidence import Circumstances, evidence_of, reason_of
 from tallystick.services.presenting import invoice_object, payment_object
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -110,7 +110,12 @@ def decide(
     if not way and not payments and judged.amount_paid == invoice.amount_paid:
         return judged
     shown = _with_payments(invoice, payments, now)
-    writer = _StepWriter(ctx, shown, judged, views, cause, now)
+    around = Circumstances(
+        reorganised=cause.kind is CauseKind.REORG,
+        became=frozenset(change.write.status for change in payments.values()),
+        fulfilled=invoice.decisions.fulfilled_at is not None,
+    )
+    writer = _StepWriter(ctx, shown, judged, views, cause, around, now)
     for status in way:
         writer.step(status, changes)
     changes.invoices.append(
@@ -249,6 +254,7 @@ class _StepWriter:
         judged: Assessment,
         views: dict[str, NetworkView],
         cause: Cause,
+        around: Circumstances,
         now: datetime,
     ) -> None:
         self._ctx = ctx
@@ -256,6 +262,7 @@ class _StepWriter:
         self._judged = judged
         self._views = views
         self._cause = cause
+        self._around = around
         self._now = now
         self._status = invoice.status
         self._sequence = invoice.sequence
@@ -266,7 +273,7 @@ class _StepWriter:
         self._sequence += 1
         self.event_sequence += 1
         evidence = evidence_of(self._invoice, status, self._judged, self._views) + self._cause.evidence
-        reason = reason_of(self._status, status, self._judged)
+        reason = reason_of(self._status, status, self._judged, self._around)
         write = store.TransitionWrite(
             invoice_id=self._invoice.id,
             sequence=self._sequence,

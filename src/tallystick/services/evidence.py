@@ -6,6 +6,7 @@ hashes, deadlines, quotes, requests); the lists are bounded. Must not: decide wh
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 from tallystick.core.assess import Assessment, Verdict
@@ -47,17 +48,21 @@ _FORWARD: Final = {
 }
 
 
-def reason_of(before: Status, after: Status, judged: Assessment) -> Reason:
-    """The published word for the step from `before` to `after`."""
-    lost = {verdict.status for verdict in judged.verdicts if verdict.anchor is None}
-    if _ORDER.get(after, 0) < _ORDER.get(before, 0) and before is not Status.REVIEW_REQUIRED:
-        if after is Status.REVIEW_REQUIRED and before in (Status.PAID, Status.OVERPAID):
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What else the word depends on: whether blocks left the best chain, what payments became by it, and decisions."""
+
+    reorganised: bool
+    became: frozenset[PaymentStatus]
+    fulfilled: bool
+
+
+def reason_of(before: Status, after: Status, judged: Assessment, around: Circumstances) -> Reason:
+    """The published word for the step from `before` to `after`. Only a reorganisation takes evidence away."""
+    if around.reorganised and _ORDER.get(after, 0) < _ORDER.get(before, 0):
+        if after is Status.REVIEW_REQUIRED and around.fulfilled:
             return Reason.REVERSED_AFTER_FULFILLMENT
-        if PaymentStatus.REPLACED in lost:
-            return Reason.REPLACED
-        if after is not Status.UNDERPAID and after is not Status.EXPIRED:
-            return Reason.REORGANIZED
-        return Reason.REORGANIZED if before in (Status.PAID, Status.OVERPAID) else Reason.WINDOW_CLOSED
+        return Reason.REPLACED if PaymentStatus.REPLACED in around.became else Reason.REORGANIZED
     if judged.late and after in (Status.PAID, Status.OVERPAID):
         return Reason.LATE_PAYMENT_ACCEPTED
     return _FORWARD[after]

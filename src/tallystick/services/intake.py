@@ -71,7 +71,7 @@ async def apply_step(ctx: Context, network: Network, step: Step) -> StepResult:
             matched += len(found)
             touched.update(found)
             touched.update(await _record_conflicts(connection, network, block, candidates))
-        await _move_cursor(connection, network, step)
+        await _move_cursor(connection, network, step, row)
         touched.update(await _due(connection, network, step))
         tip = step.blocks[-1].header
         if step.expected is not None and tip.height < step.expected.height and step.ancestor is not None:
@@ -208,7 +208,7 @@ async def _record_conflicts(
     return {row["invoice_id"] for row in found.values()}
 
 
-async def _move_cursor(connection: Connection, network: Network, step: Step) -> None:
+async def _move_cursor(connection: Connection, network: Network, step: Step, row: Record) -> None:
     header = step.blocks[-1].header
     moved = await network_store.SQL.move_cursor.run(
         connection,
@@ -221,8 +221,23 @@ async def _move_cursor(connection: Connection, network: Network, step: Step) -> 
     if moved != 1:
         raise StaleWrite("The cursor moved meanwhile.", object_id=network.name)
     await network_store.SQL.record_finality.run(
-        connection, name=network.name, safe_height=step.safe_height, finalized_height=step.finalized_height
+        connection,
+        name=network.name,
+        safe_height=_marker(step, row["safe_height"], step.safe_height),
+        finalized_height=_marker(step, row["finalized_height"], step.finalized_height),
     )
+
+
+def _marker(step: Step, known: int | None, reported: int | None) -> int | None:
+    """How far a network calls its chain safe or finalized; None as long as it never said so.
+
+    A node that lags or says nothing for a moment takes nothing back. A reorganisation does: what was said about blocks
+    that left the best chain is not true of those that took their places. Nothing is said of blocks not processed yet.
+    """
+    if known is not None and step.ancestor is not None:
+        known = min(known, step.ancestor.height)
+    said = [height for height in (known, reported) if height is not None]
+    return min(max(said), step.blocks[-1].header.height) if said else None
 
 
 async def _due(connection: Connection, network: Network, step: Step) -> set[str]:

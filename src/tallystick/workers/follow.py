@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -144,20 +144,21 @@ class Follower:
         # One block stands for the whole batch: each names its parent, so nodes that agree on the last agree on all.
         newest = head.header if last == head.header.height else await self.source.header_at(last)
         await self.source.confirm_agreement(newest)
-        async for block in self._fetch(cursor.height + 1, last):
-            if not isinstance(connect(cursor, block.header), Connected):
-                await self._reorganise(cursor, head, row)
-                return True
-            await self._apply(self._step(cursor, (block,), head))
-            cursor = block.header.ref
-            if self._on_progress is not None:
-                self._on_progress(cursor.height, head.header.height)
+        async with aclosing(self._fetch(cursor.height + 1, last)) as blocks:
+            async for block in blocks:
+                if not isinstance(connect(cursor, block.header), Connected):
+                    await self._reorganise(cursor, head, row)
+                    return True
+                await self._apply(self._step(cursor, (block,), head))
+                cursor = block.header.ref
+                if self._on_progress is not None:
+                    self._on_progress(cursor.height, head.header.height)
         if cursor.height >= head.header.height:
             await self._show_standing(head, row)
         return cursor.height < head.header.height
 
-    async def _fetch(self, first: int, last: int) -> AsyncIterator[Block]:
-        """Blocks in order; up to PREFETCH_BLOCKS are asked for at once."""
+    async def _fetch(self, first: int, last: int) -> AsyncGenerator[Block, None]:
+        """Blocks in order; up to PREFETCH_BLOCKS are asked for at once. Close it: what was asked ahead is called off."""
         tasks: list[asyncio.Task[Block]] = []
         following = first
         try:
@@ -190,7 +191,9 @@ class Follower:
 
     async def _record_finality(self, cursor: BlockRef, head: Head, row: Record) -> None:
         """The network's markers may move without a new block: apply the cursor's block again, which changes nothing else."""
-        moved = head.safe_height != row["safe_height"] or (head.finalized_height or 0) > (row["finalized_height"] or 0)
+        moved = _beyond(head.safe_height, row["safe_height"]) or _beyond(
+            head.finalized_height, row["finalized_height"]
+        )
         if moved and head.header.ref == cursor:
             block = await self.source.block_at(cursor.height)
             if block.header.ref == cursor:
@@ -204,11 +207,12 @@ class Follower:
         last = min(head.header.height, max(cursor.height, ancestor.height + 1), ancestor.height + REORG_BLOCKS_MAX)
         blocks: list[Block] = []
         tip = ancestor
-        async for block in self._fetch(ancestor.height + 1, last):
-            if not isinstance(connect(tip, block.header), Connected):
-                raise self._changed_while_read()
-            blocks.append(block)
-            tip = block.header.ref
+        async with aclosing(self._fetch(ancestor.height + 1, last)) as fetched:
+            async for block in fetched:
+                if not isinstance(connect(tip, block.header), Connected):
+                    raise self._changed_while_read()
+                blocks.append(block)
+                tip = block.header.ref
         if not blocks:
             return  # the node's chain is a shorter part of ours: it is behind, nothing contradicts us
         await self.source.confirm_agreement(blocks[-1].header)
@@ -321,3 +325,7 @@ class Follower:
             elif isinstance(error, SourceError) and (state.attempt_number > 1 or not isinstance(error, SourceUnavailable)):
                 status = "degraded" if started else "unavailable"
                 await network_service.record_status(connection, self._network.name, status, str(error))
+
+
+def _beyond(reported: int | None, known: int | None) -> bool:
+    return reported is not None and (known is None or reported > known)

@@ -33,11 +33,8 @@ SET head_changed_at = CASE WHEN head_height IS DISTINCT FROM :height OR head_tim
 WHERE name = :name;
 
 -- name: record_finality!
--- The network's own markers. Finalized never goes back; neither is ahead of what we processed.
-UPDATE networks
-SET safe_height = LEAST(:safe_height::bigint, cursor_height),
-    finalized_height = GREATEST(finalized_height, LEAST(:finalized_height::bigint, cursor_height))
-WHERE name = :name;
+-- The network's own markers, as far as they are known.
+UPDATE networks SET safe_height = :safe_height, finalized_height = :finalized_height WHERE name = :name;
 
 -- name: record_status!
 -- What operators are shown. A halted network stays halted until a person decides.
