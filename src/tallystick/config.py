@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from tallystick.config_networks import SYMBOL, URL_LENGTH_MAX, NetworkConfig, is_web_url, read_networks
 from tallystick.config_reader import Table, overlay, read_file
-from tallystick.core.errors import InvalidInput
+from tallystick.core.errors import ConfigurationError, InvalidInput
 from tallystick.core.money import parse_decimal
 
 __all__ = ["Config", "LogConfig", "NetworkConfig", "RatesConfig", "ServerConfig", "WebhookConfig", "load"]
@@ -139,11 +139,19 @@ def from_document(
     return config
 
 
-def _listen(top: Table) -> tuple[str, int]:
-    match = _HOST_AND_PORT.fullmatch(top.text("listen", DEFAULT_LISTEN))
+def parse_listen(text: str) -> tuple[str, int]:
+    """Address and port in a text such as 127.0.0.1:8420 or [::1]:8420. Raises ConfigurationError."""
+    match = _HOST_AND_PORT.fullmatch(text)
     if match is None or int(match[2]) > PORT_MAX:
-        raise top.error("listen", "must be an address and a port, such as 127.0.0.1:8420")
+        raise ConfigurationError("The listen address must be an address and a port, such as 127.0.0.1:8420.")
     return match[1].strip("[]"), int(match[2])
+
+
+def _listen(top: Table) -> tuple[str, int]:
+    try:
+        return parse_listen(top.text("listen", DEFAULT_LISTEN))
+    except ConfigurationError as problem:
+        raise top.error("listen", problem.what.rstrip(".")) from None
 
 
 def _database_url(top: Table) -> str | None:

@@ -148,12 +148,21 @@ def redact_event(_logger: Any, _method: str, event: MutableMapping[str, Any]) ->
     }
 
 
+class _CurrentStandardError(logging.StreamHandler[TextIO]):
+    """Writes to whatever standard error is at the moment: a progress bar puts itself in between to keep lines whole."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def configure_logging(level: str = "info", form: str = "auto", stream: TextIO | None = None) -> None:
     """Send everything that is logged, also through the standard library, to `stream` (standard error).
 
     `form` is text, json, or auto: text when the stream is a terminal.
     """
-    stream = sys.stderr if stream is None else stream
+    given, stream = stream, sys.stderr if stream is None else stream
     as_text = form == "text" or (form == "auto" and stream.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -181,10 +190,10 @@ def configure_logging(level: str = "info", form: str = "auto", stream: TextIO | 
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(stream)
+    handler = _CurrentStandardError() if given is None else logging.StreamHandler(stream)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=last))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    for noisy in ("uvicorn.access", "asyncio", "aiohttp.access"):
+    for noisy in ("uvicorn", "alembic", "asyncio", "aiohttp.access"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))

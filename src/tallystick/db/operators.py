@@ -12,20 +12,23 @@ SQL: Final = load("operators")
 
 
 @dataclass(frozen=True, slots=True)
-class Backlog:
-    """Deliveries that are not done; `oldest_due` is None when there are none."""
-
-    pending: int
-    oldest_due: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
 class DatabaseState:
     """The server's version and clock, and the schema's revision (None: never migrated)."""
 
     version: str
     clock: datetime
     revision: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkState:
+    """Chain and genesis as pinned at first contact (None: not yet), the last processed height, status and problem."""
+
+    chain: str | None
+    genesis_hash: str | None
+    height: int | None
+    status: str
+    problem: str | None
 
 
 async def merchant_of_invoice(connection: Connection, invoice_id: str) -> str | None:
@@ -40,12 +43,6 @@ async def merchants_of_transaction(connection: Connection, tx_hash: str) -> list
     return [row["merchant_id"] for row in rows]
 
 
-async def delivery_backlog(connection: Connection) -> Backlog:
-    """How many deliveries are not done, and the earliest due time among them."""
-    row = await SQL.delivery_backlog.one(connection)
-    return Backlog(0, None) if row is None else Backlog(row["pending"], row["oldest_due"])
-
-
 async def database_state(connection: Connection) -> DatabaseState:
     """For doctor."""
     row = await SQL.database_state.one(connection)
@@ -53,3 +50,13 @@ async def database_state(connection: Connection) -> DatabaseState:
         raise AssertionError
     revision = await SQL.schema_revision.value(connection) if row["migrated"] else None
     return DatabaseState(row["version"], row["clock"], revision)
+
+
+async def network_state(connection: Connection, network: str) -> NetworkState | None:
+    """A network as stored; None where it never started."""
+    row = await SQL.network_state.one(connection, name=network)
+    if row is None:
+        return None
+    return NetworkState(
+        row["chain"], row["genesis_hash"], row["cursor_height"], row["status"], row["problem"]
+    )

@@ -1,4 +1,4 @@
--- What operators ask across merchants, from the machine that holds the data: the command line, doctor, metrics.
+-- What operators ask across merchants, from the machine that holds the data: the command line, doctor.
 
 -- name: merchant_of_invoice$
 -- Whose invoice this is.
@@ -8,10 +8,6 @@ SELECT merchant_id FROM invoices WHERE id = :id;
 -- Whose invoices a transaction paid.
 SELECT DISTINCT merchant_id FROM transfers WHERE tx_hash = :tx_hash ORDER BY merchant_id;
 
--- name: delivery_backlog^
--- Deliveries that are not done, and since when the most overdue one is due.
-SELECT count(*) AS pending, min(next_attempt_at) AS oldest_due FROM deliveries WHERE status = 'pending';
-
 -- name: database_state^
 -- For doctor: the server's version, its clock, and whether our tables are there.
 SELECT current_setting('server_version') AS version, clock_timestamp() AS clock,
@@ -20,3 +16,7 @@ SELECT current_setting('server_version') AS version, clock_timestamp() AS clock,
 -- name: schema_revision$
 -- Which migration the database has.
 SELECT version_num FROM alembic_version;
+
+-- name: network_state^
+-- Which chain a network was at first contact, and how far it is.
+SELECT chain, genesis_hash, cursor_height, status, problem FROM networks WHERE name = :name;

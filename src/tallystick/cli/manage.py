@@ -1,0 +1,169 @@
+"""Commands that change something small: merchants, keys, wallets, a halted network. Each is one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import msgspec
+from cyclopts import App, Parameter
+
+from tallystick.cli.common import JsonFlag, load_config, parts_of, print_object
+
+if TYPE_CHECKING:
+    from tallystick.db.sql import Connection
+    from tallystick.services.context import Context
+
+merchant: Final = App(name="merchant", help="Merchants.")
+key: Final = App(name="key", help="API keys.")
+wallet: Final = App(name="wallet", help="Wallets: account public keys under which customers pay.")
+network: Final = App(name="network", help="Networks.")
+config: Final = App(name="config", help="The configuration.")
+
+
+class CreatedMerchant(msgspec.Struct, frozen=True, kw_only=True):
+    """A new merchant. The key is shown this once."""
+
+    merchant_id: str
+    api_key: str
+
+
+class CreatedKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A new key. It is shown this once."""
+
+    key_id: str
+    merchant_id: str
+    scopes: list[str]
+    api_key: str
+
+
+class ResumedNetwork(msgspec.Struct, frozen=True, kw_only=True):
+    """A network that is followed again."""
+
+    name: str
+    status: str
+
+
+def transact(work: Callable[[Connection, Context], Awaitable[Any]]) -> Any:
+    """Do `work` in one transaction on the configured database, which may be in use by a running server."""
+    from tallystick.runtime import open_context, open_database, run
+
+    settings = load_config()
+
+    async def main(_stop: asyncio.Event) -> Any:
+        async with open_database(settings) as database:
+            ctx = await open_context(settings, database)
+            async with database.transaction() as connection:
+                return await work(connection, ctx)
+
+    return run(main)
+
+
+@merchant.command(name="create")
+def create_merchant(*, name: str, json: JsonFlag = False) -> None:
+    """Create a merchant with a first API key that may do everything. The key is shown this once.
+
+    Parameters
+    ----------
+    name
+        Shown to customers on the checkout page.
+    """
+
+    async def work(connection: Connection, ctx: Context) -> CreatedMerchant:
+        from tallystick.services import merchants
+
+        merchant_id, api_key = await merchants.create_merchant(connection, ctx, name)
+        return CreatedMerchant(merchant_id=merchant_id, api_key=api_key)
+
+    print_object(transact(work), as_json=json)
+
+
+@key.command(name="create")
+def create_key(
+    *,
+    merchant: str,  # noqa: A002, RUF100  # the option's name
+    scopes: Annotated[list[str], Parameter(consume_multiple=True)],
+    name: str = "key",
+    json: JsonFlag = False,
+) -> None:
+    """Create an API key with limited rights. The key is shown this once.
+
+    Parameters
+    ----------
+    merchant
+        The merchant's id.
+    scopes
+        Rights, such as invoices:read invoices:write webhooks:write.
+    name
+        What you call the key.
+    """
+
+    async def work(connection: Connection, ctx: Context) -> CreatedKey:
+        from tallystick.services import merchants
+
+        wanted = sorted(set(parts_of(scopes)))
+        key_id, api_key = await merchants.create_key(connection, ctx, merchant, name, wanted)
+        return CreatedKey(key_id=key_id, merchant_id=merchant, scopes=wanted, api_key=api_key)
+
+    print_object(transact(work), as_json=json)
+
+
+@wallet.command(name="add")
+def add_wallet(
+    *, merchant: str, account_key: str, family: str = "evm", label: str = "", json: JsonFlag = False
+) -> None:
+    """Register an account's public key. Compare the first addresses with your own wallet.
+
+    Parameters
+    ----------
+    merchant
+        The merchant's id.
+    account_key
+        The account's extended public key, xpub… (m/44'/60'/0' in most wallets). Never a private key.
+    family
+        Which kind of networks it is for.
+    label
+        What you call the wallet.
+    """
+
+    async def work(connection: Connection, ctx: Context) -> Any:
+        from tallystick.core.errors import NotFound
+        from tallystick.db import merchants
+        from tallystick.services import wallets
+
+        if await merchants.merchant_name(connection, merchant) is None:
+            raise NotFound("There is no such merchant.", object_id=merchant)
+        new = wallets.NewWallet(family=family, account_key=account_key, label=label)
+        return await wallets.register_wallet(connection, ctx, merchant, new)
+
+    print_object(transact(work), as_json=json)
+
+
+@network.command(name="resume")
+def resume_network(name: str, *, json: JsonFlag = False) -> None:
+    """Follow a halted network again, after you looked into why it was halted.
+
+    Parameters
+    ----------
+    name
+        The network's name in the configuration.
+    """
+
+    async def work(connection: Connection, ctx: Context) -> ResumedNetwork:
+        from tallystick.services import networks
+
+        await networks.resume(connection, ctx, name)
+        return ResumedNetwork(name=name, status="catching_up")
+
+    print_object(transact(work), as_json=json)
+
+
+@config.command(name="example")
+def show_example() -> None:
+    """Print a configuration file with every key explained, at its default."""
+    import sys
+
+    from tallystick.config import default_text
+
+    sys.stdout.write(default_text())
