@@ -31,6 +31,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+import msgspec
+
 from tallystick.chains.evm.bloom import BITS_OF, EMPTY_BLOOM, bloom_number, bloom_text
 from tallystick.chains.evm.messages import (
     BlockAnswer,
@@ -47,6 +49,8 @@ TRANSFER_TOPIC: Final = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55
 
 ZERO_ADDRESS: Final = "0x" + "00" * 20
 _ADDRESS_TOPIC_PREFIX: Final = "0x" + "00" * 12
+_BLOCK: Final = msgspec.json.Decoder(BlockAnswer)
+_RECEIPTS: Final = msgspec.json.Decoder(list[ReceiptAnswer | None])
 _STATUSES: Final = frozenset({"0x1", "0x0"})  # EIP-658
 _TRY_AGAIN: Final = "It is asked for again."
 _NO_NUMBER: Final = "A node's answer holds something else where a hex number belongs."
@@ -68,6 +72,18 @@ def header_of(answer: HeaderAnswer | BlockAnswer) -> BlockHeader:
     if height >= 2**63:
         raise SourceIncomplete("A block's number is impossibly high.", remedy=_TRY_AGAIN)
     return BlockHeader(answer.hash.lower(), answer.parent_hash.lower(), height, time)
+
+
+def block_from_json(block: bytes, receipts: bytes, *, blooms: bool = True) -> Block:
+    """`checked_block` from the bare JSON texts of the two results. Raises SourceIncomplete.
+
+    The source decodes whole answers in one go instead; this is for measuring and for checking recorded answers.
+    """
+    try:
+        answer, listed = _BLOCK.decode(block), _RECEIPTS.decode(receipts)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        raise SourceIncomplete("A recorded answer is not a block with receipts.") from None
+    return checked_block(answer, listed, blooms=blooms)
 
 
 def checked_block(
