@@ -287,3 +287,10 @@ def first_address(index: int) -> str:
 def chain_of(anvil: Any) -> Chain:
     """The helper that signs and mines on an anvil node."""
     return Chain(anvil.url, anvil.chain_id)
+
+
+def address_in(invoice: objects.Invoice, position: int = 0) -> str:
+    """The address of an option that has one."""
+    address = invoice.payment_options[position].address
+    assert address is not None
+    return address
