@@ -31,7 +31,7 @@ run:
 
 test:
 	@$(BOOTSTRAP) dev
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup $(ARGS)
+	@. .bootstrap/environment; set -x; exec $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup $(ARGS)
 
 check:
 	@$(BOOTSTRAP) check
@@ -42,7 +42,7 @@ check:
 
 bench:
 	@$(BOOTSTRAP) dev
-	$(BIN)/python -m bench $(ARGS)
+	@exec $(BIN)/python -m bench $(ARGS)
 
 format:
 	@$(BOOTSTRAP) check

@@ -17,6 +17,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / "bin" / "python"
 STAMPS = ROOT / ".bootstrap"
+OWN_CHROMIUM = STAMPS / "chromium"
 PYTHON_MIN = (3, 11)
 PYTHON_WITH_WHEELS_MAX = (3, 12)  # coincurve 20 has no wheel for later ones
 PIP_WITH_PYTHON_OPTION = (22, 3)
@@ -52,9 +54,16 @@ def say(text: str) -> None:
     print(f"[bootstrap] {text}", file=sys.stderr, flush=True)
 
 
-def run(command: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd: Path = ROOT) -> None:
-    """Runs a command that must succeed."""
-    say(" ".join(str(part) for part in command))
+def run(
+    command: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path = ROOT,
+    quietly: bool = False,
+) -> None:
+    """Runs a command that must succeed, and says so unless `quietly`."""
+    if not quietly:
+        say(" ".join(str(part) for part in command))
     try:
         subprocess.run(
             [str(part) for part in command], check=True, cwd=cwd, env=env, stdin=subprocess.DEVNULL
@@ -139,6 +148,39 @@ def apt_install(*packages: str) -> bool:
     return True
 
 
+def apt_fetch(*packages: str) -> Path | None:
+    """Without root: downloads Debian packages, with all they need that is missing here, and unpacks them.
+
+    Returns the folder that holds them as if it were `/`, or None. apt checks their signatures as always; its lists and
+    downloads go to a folder of ours, and nothing is installed.
+    """
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        return None
+    with tempfile.TemporaryDirectory(dir=STAMPS) as scratch:
+        lists, cache = Path(scratch) / "lists", Path(scratch) / "cache"
+        (lists / "partial").mkdir(parents=True)
+        (cache / "archives" / "partial").mkdir(parents=True)
+        settings = (
+            f"Dir::State::Lists={lists}",
+            f"Dir::Cache={cache}",
+            "Debug::NoLocking=true",
+            "APT::Sandbox::User=",
+        )
+        apt = ["apt-get", "-qq", "-y", *(part for setting in settings for part in ("-o", setting))]
+        root = STAMPS / "debian"
+        root.mkdir(exist_ok=True)
+        try:
+            run([*apt, "update"])
+            run([*apt, "--no-install-recommends", "install", "--download-only", *packages])
+            say("unpacking, which takes a minute for a browser")
+            for package in sorted((cache / "archives").glob("*.deb")):
+                run(["dpkg-deb", "-x", package, root], quietly=True)
+        except CannotInstallError as error:
+            say(str(error))
+            return None
+    return root
+
+
 # --- Python ---
 
 
@@ -208,10 +250,26 @@ def make_venv() -> None:
         if succeeds([python, "-c", "import ensurepip, venv"]):
             run([python, "-m", "venv", VENV])
             return
+    if make_venv_with_fetched_pip(python):
+        return
     raise CannotInstallError(
         "Python cannot make environments here and Debian packages cannot be installed without a password. "
         "Run as root: apt-get install python3-venv"
     )
+
+
+def make_venv_with_fetched_pip(python: str) -> bool:
+    """Makes .venv with the pip of a downloaded Debian package, which puts the locked pip there."""
+    root = apt_fetch("python3-pip-whl")
+    wheels = sorted((root / "usr" / "share" / "python-wheels").glob("pip-*.whl")) if root else []
+    if not wheels:
+        return False
+    run([python, "-m", "venv", "--without-pip", VENV])
+    lock = ROOT / "requirements" / "build.txt"
+    run(
+        [python, wheels[-1] / "pip", "--python", VENV_PYTHON, "install", "-q", "--require-hashes", "-r", lock]
+    )
+    return True
 
 
 def install_python_packages(kind: str) -> None:
@@ -287,21 +345,46 @@ def install_npm_packages(kind: str) -> None:
 
 
 def find_chromium() -> str | None:
-    """A Chromium that is installed: $TALLYSTICK_CHROMIUM, else one on the PATH."""
+    """A Chromium that is there: $TALLYSTICK_CHROMIUM, one on the PATH, or the one that we unpacked."""
     named = os.environ.get("TALLYSTICK_CHROMIUM")
-    return named or next((path for name in CHROMIUM_NAMES if (path := shutil.which(name))), None)
+    on_path = next((path for name in CHROMIUM_NAMES if (path := shutil.which(name))), None)
+    return named or on_path or (str(OWN_CHROMIUM) if OWN_CHROMIUM.exists() else None)
+
+
+def unpack_chromium() -> bool:
+    """Without root: Debian's Chromium in a folder of ours, and a script that starts it with its libraries."""
+    root = apt_fetch("chromium", "fonts-dejavu-core")
+    if root is None:
+        return False
+    libraries = [path for name in ("usr/lib", "lib") for path in root.glob(f"{name}/*-linux-gnu")]
+    libraries += [path / "pulseaudio" for path in libraries]
+    fonts = root / "fonts.conf"
+    folders = "".join(f"<dir>{path}</dir>" for path in (root / "usr/share/fonts", "/usr/share/fonts"))
+    fonts.write_text(
+        '<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd">'
+        f"<fontconfig>{folders}<cachedir>{STAMPS / 'font-cache'}</cachedir></fontconfig>\n"
+    )
+    program = root / "usr" / "lib" / "chromium" / "chromium"
+    OWN_CHROMIUM.write_text(
+        "#!/bin/sh\n"
+        f"export LD_LIBRARY_PATH={shlex.quote(os.pathsep.join(map(str, libraries)))}\n"
+        f"export FONTCONFIG_FILE={shlex.quote(str(fonts))}\n"
+        f'exec {shlex.quote(str(program))} "$@"\n'
+    )
+    OWN_CHROMIUM.chmod(0o755)
+    return succeeds([OWN_CHROMIUM, "--version"])
 
 
 def install_chromium() -> None:
-    """Makes sure that the browser tests have a Chromium."""
-    if find_chromium() is not None:
-        return
-    if apt_install("chromium", "fonts-dejavu-core") and find_chromium() is not None:
-        return
-    raise CannotInstallError(
-        "The browser tests need Chromium, and Debian packages cannot be installed without a password here. "
-        "Run as root: apt-get install chromium. Or set TALLYSTICK_CHROMIUM to a Chromium binary."
-    )
+    """Makes sure that the browser tests have a Chromium, and notes for the Makefile where it is."""
+    if find_chromium() is None:
+        apt_install("chromium", "fonts-dejavu-core")
+    if find_chromium() is None and not unpack_chromium():
+        raise CannotInstallError(
+            "The browser tests need Chromium, and Debian packages cannot be installed without a password here. "
+            "Run as root: apt-get install chromium. Or set TALLYSTICK_CHROMIUM to a Chromium binary."
+        )
+    (STAMPS / "environment").write_text(f"export TALLYSTICK_CHROMIUM={shlex.quote(str(find_chromium()))}\n")
 
 
 # --- the lock files ---
