@@ -83,6 +83,7 @@ def _openapi_config() -> OpenAPIConfig:
         version=tallystick.__version__,
         description=docs.DESCRIPTION,
         path="/docs",
+        openapi_router=docs.router(),
         render_plugins=[docs.ReferencePage()],
         use_handler_docstrings=True,
         tags=[Tag(name=name) for name in _TAGS],

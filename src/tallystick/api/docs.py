@@ -15,8 +15,9 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import msgspec
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from litestar import Litestar, Request, Response, get
+from jinja2 import Environment, PackageLoader
+from litestar import Litestar, Request, Response, Router, get
+from litestar.datastructures import ResponseHeader
 from litestar.enums import MediaType
 from litestar.openapi.plugins import OpenAPIRenderPlugin
 
@@ -25,8 +26,9 @@ from tallystick.api.problems import published_codes
 DESCRIPTION: Final = (
     "Crypto payments that a merchant's systems can trust. Amounts are decimal strings, never numbers. "
     "Times are RFC 3339 UTC. Lists answer `data` and `next_cursor`. Errors are problem details (RFC 9457) "
-    "with a stable `code`. Send `Idempotency-Key` with a POST to make its repetition harmless: the same key and body answers what was "
-    "answered the first time, for at least 24 hours. A revoked key may work for some seconds more."
+    "with a stable `code`. Send `Idempotency-Key` with a POST to make its repetition harmless: the same key "
+    "and body answers what was answered the first time, for at least 24 hours. A revoked key may work for "
+    "some seconds more."
 )
 _METHODS: Final = ("get", "post", "put", "patch", "delete")
 _REFERENCE: Final = "#/components/schemas/"
@@ -34,7 +36,6 @@ _REFERENCE: Final = "#/components/schemas/"
 _environment: Final = Environment(
     loader=PackageLoader("tallystick.api", "templates"),
     autoescape=True,
-    undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
@@ -59,9 +60,11 @@ class ReferencePage(OpenAPIRenderPlugin):
         """The page; also where the framework has its own idea of the schema, ours is the one published."""
         return _reference(rendered_schema(request.app))
 
-    def receive_router(self, router: Any) -> None:
-        """Let the page's own style, and nothing else, through the content security policy."""
-        router.response_headers = [*router.response_headers, *_policy_headers()]
+
+def router() -> Router:
+    """Where the framework hangs the reference page: with the page's own style, and nothing else, let through."""
+    policy = ResponseHeader(name="content-security-policy", value=_policy())
+    return Router("/docs", route_handlers=[], include_in_schema=False, response_headers=[policy])
 
 
 @get("/docs/errors", include_in_schema=False, media_type=MediaType.HTML)
@@ -125,9 +128,3 @@ def _policy() -> str:
     digest = base64.b64encode(hashlib.sha256(_style().encode()).digest()).decode()
     nothing_else = "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
     return f"default-src 'none'; style-src 'sha256-{digest}'; {nothing_else}"
-
-
-def _policy_headers() -> list[Any]:
-    from litestar.datastructures import ResponseHeader
-
-    return [ResponseHeader(name="content-security-policy", value=_policy(), documentation_only=False)]

@@ -165,8 +165,8 @@ def _wrong_parameters(request: Request[Any, Any, Any], error: ValidationExceptio
         ErrorDetail(parameter=str(item.get("key", ""))[:100], detail=str(item.get("message", ""))[:300])
         for item in found
     ]
-    names = ", ".join(item.parameter or "" for item in details) or "a parameter"
-    text = f"Wrong or missing: {names}."
+    names = ", ".join(item.parameter or "" for item in details)
+    text = f"Wrong: {names}." if names else error.detail.split(" for path")[0] + "."
     return problem_response(request, 400, "invalid_parameter", text, details=details)
 
 

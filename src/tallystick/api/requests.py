@@ -131,7 +131,9 @@ class CreateEndpoint(Body, frozen=True):
     """Where events are to be delivered."""
 
     url: Link
-    events: Annotated[list[Word], Meta(min_length=1, max_length=100)] = ["*"]
+    events: Annotated[list[Word], Meta(min_length=1, max_length=100)] = msgspec.field(
+        default_factory=lambda: ["*"]
+    )
     description: Annotated[str, Meta(max_length=500)] = ""
 
     def to_service(self) -> NewEndpoint:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Annotated, TypeAlias, TypeVar
 
 from litestar.openapi.spec import SecurityRequirement
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 
 from tallystick.api.auth import SCOPES
 from tallystick.services.merchants import Scope
@@ -19,10 +19,10 @@ from tallystick.services.paging import LIMIT_MAX, Page
 T = TypeVar("T")
 
 Limit: TypeAlias = Annotated[
-    int, Parameter(ge=1, le=LIMIT_MAX, description="How many objects a page holds at most.")
+    int, QueryParameter(ge=1, le=LIMIT_MAX, description="How many objects a page holds at most.")
 ]
 Cursor: TypeAlias = Annotated[
-    str | None, Parameter(description="`next_cursor` of the page before; left out for the first page.")
+    str | None, QueryParameter(description="`next_cursor` of the page before; left out for the first page.")
 ]
 
 READ_INVOICES = {SCOPES: (Scope.INVOICES_READ,)}

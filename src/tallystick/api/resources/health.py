@@ -13,7 +13,7 @@ from tallystick.services import networks
 from tallystick.services.failures import is_outage
 from tallystick.services.objects import NetworkObject
 
-METRICS_MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+METRICS_MEDIA_TYPE = "text/plain; version=0.0.4"
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,8 +48,8 @@ async def readyz(request: ApiRequest) -> Response[Health]:
 def waiting_for(found: list[NetworkObject], configured: int) -> list[str]:
     """What keeps the server from being ready.
 
-    A network that was asked and did not answer, or is another chain, keeps nobody waiting: it is shown with its problem.
-    One that nobody has asked yet (no problem, nothing known), or that answered and has no cursor, does.
+    A network that was asked and did not answer, or is another chain, keeps nobody waiting: it is shown with its
+    problem. One that nobody has asked yet (no problem, nothing known), or that answered and has no cursor, does.
     """
     reasons = [
         f"The network {network.name} has no first block yet."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from litestar import Response, get, post
+from litestar.params import FromPath, FromQuery, JSONBody
 
 from tallystick.api.answers import changed, created
 from tallystick.api.request import ApiRequest, choice_of, cursor_of, path_id, time_of
@@ -16,7 +17,7 @@ from tallystick.services.paging import LIMIT_DEFAULT, Page
 
 
 @post("/invoices", opt=WRITE_INVOICES, tags=["Invoices"], operation_id="create_invoice")
-async def create_invoice(request: ApiRequest, data: CreateInvoice) -> Response[objects.Invoice]:
+async def create_invoice(request: ApiRequest, data: JSONBody[CreateInvoice]) -> Response[objects.Invoice]:
     """Ask a customer for an amount. The answer holds the ways to pay it and the address of the checkout page."""
     new = data.to_service()
     return await created(
@@ -32,12 +33,12 @@ async def list_invoices(
     request: ApiRequest,
     limit: Limit = LIMIT_DEFAULT,
     cursor: Cursor = None,
-    status: str | None = None,
-    order_id: str | None = None,
-    tx_hash: str | None = None,
-    address: str | None = None,
-    created_after: str | None = None,
-    created_before: str | None = None,
+    status: FromQuery[str | None] = None,
+    order_id: FromQuery[str | None] = None,
+    tx_hash: FromQuery[str | None] = None,
+    address: FromQuery[str | None] = None,
+    created_after: FromQuery[str | None] = None,
+    created_before: FromQuery[str | None] = None,
 ) -> Page[objects.Invoice]:
     """Invoices, newest first. A transaction hash or an address finds the invoice that it belongs to."""
     wanted = InvoiceFilter(
@@ -56,7 +57,7 @@ async def list_invoices(
 
 
 @get("/invoices/{invoice_id:str}", opt=READ_INVOICES, tags=["Invoices"], operation_id="get_invoice")
-async def get_invoice(request: ApiRequest, invoice_id: str) -> objects.Invoice:
+async def get_invoice(request: ApiRequest, invoice_id: FromPath[str]) -> objects.Invoice:
     """One invoice as it stands."""
     own = path_id(IdKind.INVOICE, invoice_id)
     async with request.ctx.database.connection() as connection:
@@ -72,9 +73,9 @@ async def get_invoice(request: ApiRequest, invoice_id: str) -> objects.Invoice:
 )
 async def activate_option(
     request: ApiRequest,
-    invoice_id: str,
-    option_id: str,
-    data: NoFields,  # noqa: ARG001  # read and checked: an unknown field is an error
+    invoice_id: FromPath[str],
+    option_id: FromPath[str],
+    data: JSONBody[NoFields],  # noqa: ARG001  # read and checked: an unknown field is an error
 ) -> Response[objects.Invoice]:
     """Issue the address of a way to pay and lock its quote. A second time changes nothing."""
     own, option = path_id(IdKind.INVOICE, invoice_id), path_id(IdKind.OPTION, option_id)
@@ -92,7 +93,7 @@ async def activate_option(
     tags=["Invoices"],
     operation_id="list_transitions",
 )
-async def list_transitions(request: ApiRequest, invoice_id: str) -> Page[objects.Transition]:
+async def list_transitions(request: ApiRequest, invoice_id: FromPath[str]) -> Page[objects.Transition]:
     """Every status the invoice had, oldest first, with reason, actor and evidence."""
     own = path_id(IdKind.INVOICE, invoice_id)
     async with request.ctx.database.connection() as connection:
@@ -108,8 +109,8 @@ async def list_transitions(request: ApiRequest, invoice_id: str) -> Page[objects
 )
 async def cancel_invoice(
     request: ApiRequest,
-    invoice_id: str,
-    data: NoFields,  # noqa: ARG001  # as above
+    invoice_id: FromPath[str],
+    data: JSONBody[NoFields],  # noqa: ARG001  # as above
 ) -> Response[objects.Invoice]:
     """Withdraw an invoice that nobody has paid."""
     own = path_id(IdKind.INVOICE, invoice_id)
@@ -129,7 +130,7 @@ async def cancel_invoice(
     status_code=200,
 )
 async def record_fulfillment(
-    request: ApiRequest, invoice_id: str, data: RecordFulfillment
+    request: ApiRequest, invoice_id: FromPath[str], data: JSONBody[RecordFulfillment]
 ) -> Response[objects.Invoice]:
     """Record, once, that the order was delivered. A second time changes nothing."""
     own = path_id(IdKind.INVOICE, invoice_id)

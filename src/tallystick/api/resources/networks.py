@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import msgspec
 from litestar import get
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 
 from tallystick.api.problems import bad_parameter
 from tallystick.api.request import ApiRequest
@@ -41,8 +41,8 @@ async def list_networks(request: ApiRequest) -> Page[objects.NetworkObject]:
 @get("/rates", opt=ANY_KEY, tags=["Networks"], operation_id="get_rate")
 async def get_rate(
     request: ApiRequest,
-    base: Annotated[str, Parameter(description="The asset's symbol.")],
-    quote: Annotated[str, Parameter(description="A currency, or another asset's symbol.")],
+    base: Annotated[str, QueryParameter(description="The asset's symbol.")],
+    quote: Annotated[str, QueryParameter(description="A currency, or another asset's symbol.")],
 ) -> RateObject:
     """The rate at which an invoice would be quoted now. No trusted rate is a 409, never a guess."""
     for name, value in (("base", base), ("quote", quote)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from litestar import get
+from litestar.params import FromPath, FromQuery
 
 from tallystick.api.request import ApiRequest, choice_of, cursor_of, path_id
 from tallystick.api.resources.common import READ_INVOICES, Cursor, Limit
@@ -18,9 +19,9 @@ async def list_payments(
     request: ApiRequest,
     limit: Limit = LIMIT_DEFAULT,
     cursor: Cursor = None,
-    invoice_id: str | None = None,
-    tx_hash: str | None = None,
-    status: str | None = None,
+    invoice_id: FromQuery[str | None] = None,
+    tx_hash: FromQuery[str | None] = None,
+    status: FromQuery[str | None] = None,
 ) -> Page[objects.Payment]:
     """Transfers attributed to invoices, newest first."""
     wanted = PaymentFilter(
@@ -34,7 +35,7 @@ async def list_payments(
 
 
 @get("/payments/{payment_id:str}", opt=READ_INVOICES, tags=["Payments"], operation_id="get_payment")
-async def get_payment(request: ApiRequest, payment_id: str) -> objects.Payment:
+async def get_payment(request: ApiRequest, payment_id: FromPath[str]) -> objects.Payment:
     """One payment as it stands."""
     own = path_id(IdKind.PAYMENT, payment_id)
     async with request.ctx.database.connection() as connection:
@@ -42,7 +43,7 @@ async def get_payment(request: ApiRequest, payment_id: str) -> objects.Payment:
 
 
 @get("/trace/{tx_hash:str}", opt=READ_INVOICES, tags=["Payments"], operation_id="trace")
-async def trace(request: ApiRequest, tx_hash: str) -> payments.Trace:
+async def trace(request: ApiRequest, tx_hash: FromPath[str]) -> payments.Trace:
     """What a transaction paid: invoices, orders, payments, ledger entries, settlement."""
     async with request.ctx.database.connection() as connection:
         return await payments.trace(connection, request.ctx, request.merchant_id, tx_hash)

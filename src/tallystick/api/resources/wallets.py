@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from litestar import Response, get, post
+from litestar.params import FromPath, JSONBody
 
 from tallystick.api.answers import created
 from tallystick.api.request import ApiRequest, cursor_of, path_id
@@ -14,7 +15,7 @@ from tallystick.services.paging import LIMIT_DEFAULT, Page
 
 
 @post("/wallets", opt=ADMIN, tags=["Wallets"], operation_id="register_wallet")
-async def register_wallet(request: ApiRequest, data: RegisterWallet) -> Response[objects.Wallet]:
+async def register_wallet(request: ApiRequest, data: JSONBody[RegisterWallet]) -> Response[objects.Wallet]:
     """Register an account's public key. Compare `first_addresses` with your own wallet before taking money."""
     new = data.to_service()
     return await created(
@@ -34,7 +35,7 @@ async def list_wallets(
 
 
 @get("/wallets/{wallet_id:str}", opt=ADMIN, tags=["Wallets"], operation_id="get_wallet")
-async def get_wallet(request: ApiRequest, wallet_id: str) -> objects.Wallet:
+async def get_wallet(request: ApiRequest, wallet_id: FromPath[str]) -> objects.Wallet:
     """One wallet, with the next index and the gap that your own software must scan."""
     own = path_id(IdKind.WALLET, wallet_id)
     async with request.ctx.database.connection() as connection:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from litestar import Response, delete, get, patch, post
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from tallystick.api.answers import changed, created
 from tallystick.api.problems import bad_parameter
@@ -20,7 +20,9 @@ from tallystick.services.webhooks import EventFilter
 
 
 @post("/webhook_endpoints", opt=WEBHOOKS, tags=["Webhooks"], operation_id="create_webhook_endpoint")
-async def create_endpoint(request: ApiRequest, data: CreateEndpoint) -> Response[objects.WebhookEndpoint]:
+async def create_endpoint(
+    request: ApiRequest, data: JSONBody[CreateEndpoint]
+) -> Response[objects.WebhookEndpoint]:
     """Register an address for events. The answer holds the signing secret, this one time."""
     new = data.to_service()
     return await created(
@@ -45,7 +47,7 @@ async def list_endpoints(
     tags=["Webhooks"],
     operation_id="get_webhook_endpoint",
 )
-async def get_endpoint(request: ApiRequest, endpoint_id: str) -> objects.WebhookEndpoint:
+async def get_endpoint(request: ApiRequest, endpoint_id: FromPath[str]) -> objects.WebhookEndpoint:
     """One endpoint, without its secret."""
     own = path_id(IdKind.WEBHOOK_ENDPOINT, endpoint_id)
     async with request.ctx.database.connection() as connection:
@@ -59,7 +61,7 @@ async def get_endpoint(request: ApiRequest, endpoint_id: str) -> objects.Webhook
     operation_id="update_webhook_endpoint",
 )
 async def update_endpoint(
-    request: ApiRequest, endpoint_id: str, data: ChangeEndpoint
+    request: ApiRequest, endpoint_id: FromPath[str], data: JSONBody[ChangeEndpoint]
 ) -> Response[objects.WebhookEndpoint]:
     """Change what is given and leave the rest."""
     own = path_id(IdKind.WEBHOOK_ENDPOINT, endpoint_id)
@@ -78,7 +80,7 @@ async def update_endpoint(
     tags=["Webhooks"],
     operation_id="delete_webhook_endpoint",
 )
-async def delete_endpoint(request: ApiRequest, endpoint_id: str) -> None:
+async def delete_endpoint(request: ApiRequest, endpoint_id: FromPath[str]) -> None:
     """Delete an endpoint. Nothing more is sent to it; the history of its deliveries stays."""
     own = path_id(IdKind.WEBHOOK_ENDPOINT, endpoint_id)
     async with request.ctx.database.transaction() as connection:
@@ -94,8 +96,8 @@ async def delete_endpoint(request: ApiRequest, endpoint_id: str) -> None:
 )
 async def rotate_secret(
     request: ApiRequest,
-    endpoint_id: str,
-    data: NoFields,  # noqa: ARG001  # read and checked: an unknown field is an error
+    endpoint_id: FromPath[str],
+    data: JSONBody[NoFields],  # noqa: ARG001  # read and checked: an unknown field is an error
 ) -> Response[objects.WebhookEndpoint]:
     """Give the endpoint a new secret, shown this one time. The old one signs as well for a day."""
     own = path_id(IdKind.WEBHOOK_ENDPOINT, endpoint_id)
@@ -114,8 +116,8 @@ async def rotate_secret(
 )
 async def ping(
     request: ApiRequest,
-    endpoint_id: str,
-    data: NoFields,  # noqa: ARG001  # as above
+    endpoint_id: FromPath[str],
+    data: JSONBody[NoFields],  # noqa: ARG001  # as above
 ) -> Response[objects.Event]:
     """Send a `webhook.ping` event to this endpoint, and to no other."""
     own = path_id(IdKind.WEBHOOK_ENDPOINT, endpoint_id)
@@ -129,10 +131,10 @@ async def list_events(
     request: ApiRequest,
     limit: Limit = LIMIT_DEFAULT,
     cursor: Cursor = None,
-    type: str | None = None,
-    object_id: str | None = None,
+    type: FromQuery[str | None] = None,
+    object_id: FromQuery[str | None] = None,
     after: Annotated[
-        str | None, Parameter(description="An event's id: answers the events after it, oldest first.")
+        str | None, QueryParameter(description="An event's id: answers the events after it, oldest first.")
     ] = None,
 ) -> Page[objects.Event]:
     """Events, newest first; or, with `after`, the stream of events from there on."""
@@ -145,7 +147,7 @@ async def list_events(
 
 
 @get("/events/{event_id:str}", opt=READ_EVENTS, tags=["Events"], operation_id="get_event")
-async def get_event(request: ApiRequest, event_id: str) -> objects.Event:
+async def get_event(request: ApiRequest, event_id: FromPath[str]) -> objects.Event:
     """One event, exactly as it is sent."""
     own = path_id(IdKind.EVENT, event_id)
     async with request.ctx.database.connection() as connection:
@@ -158,7 +160,7 @@ async def get_event(request: ApiRequest, event_id: str) -> objects.Event:
     tags=["Events"],
     operation_id="list_deliveries",
 )
-async def list_deliveries(request: ApiRequest, event_id: str) -> Page[objects.Delivery]:
+async def list_deliveries(request: ApiRequest, event_id: FromPath[str]) -> Page[objects.Delivery]:
     """Where the event was sent, and how every attempt went."""
     own = path_id(IdKind.EVENT, event_id)
     async with request.ctx.database.connection() as connection:
@@ -172,7 +174,9 @@ async def list_deliveries(request: ApiRequest, event_id: str) -> Page[objects.De
     operation_id="redeliver_event",
     status_code=200,
 )
-async def redeliver(request: ApiRequest, event_id: str, data: Redeliver) -> Response[Page[objects.Delivery]]:
+async def redeliver(
+    request: ApiRequest, event_id: FromPath[str], data: JSONBody[Redeliver]
+) -> Response[Page[objects.Delivery]]:
     """Send an event again. Answers all its deliveries."""
     own = path_id(IdKind.EVENT, event_id)
 
