@@ -1,0 +1,96 @@
+"""`python -m bench`: run the benchmarks, print a table and write JSON.
+
+What bounds each today is said under its table, from profiles; what is measured are ratios of one run on one machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+from rich.console import Console
+from rich.table import Table
+
+from bench.creation import creation
+from bench.intake import block_sizes, issued_addresses
+from bench.latency import latency
+
+TITLES = {
+    "creation": (
+        "(a) invoices created over HTTP, against single-INSERT commits of the same database",
+        "Bound by Python's time per request in the one API process: routing, validation, deriving the address, rendering "
+        "three events. Then by round trips to the database inside the transaction.",
+    ),
+    "blocks": (
+        "(b) intake of blocks, against only fetching and decoding the same bytes",
+        "Strangers' blocks: bound by checking blooms and receipts, and by a dozen round trips per block. Our payments: by "
+        "judging each invoice and rendering its events in Python.",
+    ),
+    "addresses": (
+        "(c) intake with many addresses issued and open",
+        "Flat by design: matching is an index look-up of the block's recipients, what comes due is an index range.",
+    ),
+    "latency": (
+        "(d) from a block being served to the webhook's arrival",
+        "Bound by the poll interval: on average half of it passes before we look.",
+    ),
+}
+
+
+async def run(names: Sequence[str], *, quick: bool) -> dict[str, list[dict[str, Any]]]:
+    """Run the named benchmarks one after the other."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    if "creation" in names:
+        found["creation"] = [asdict(one) for one in await creation(2 if quick else 10)]
+    if "blocks" in names:
+        found["blocks"] = [asdict(one) for one in await block_sizes(20 if quick else 100)]
+    if "addresses" in names:
+        sizes = (1_000, 10_000) if quick else (1_000, 100_000, 1_000_000)
+        found["addresses"] = [asdict(one) for one in await issued_addresses(40 if quick else 200, sizes)]
+    if "latency" in names:
+        found["latency"] = [asdict(one) for one in await latency(20 if quick else 120)]
+    return found
+
+
+def show(found: dict[str, list[dict[str, Any]]], console: Console) -> None:
+    """Print each benchmark as a table with what bounds it."""
+    for name, rows in found.items():
+        title, bound = TITLES[name]
+        table = Table(title=title, caption=bound, title_justify="left", caption_justify="left")
+        for column in rows[0]:
+            table.add_column(column.replace("_", " "), justify="right")
+        for row in rows:
+            table.add_row(*(f"{value:,}" if isinstance(value, int | float) else str(value) for value in row.values()))
+        console.print(table, "")
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="bench", description="Measure Tallystick on this machine.")
+    parser.add_argument("names", nargs="*", help=f"which ones: {', '.join(TITLES)} (all by default)")
+    parser.add_argument("--quick", action="store_true", help="short runs, to see that everything works")
+    parser.add_argument("--json", type=Path, default=Path("bench-results.json"), help="where the figures go")
+    options = parser.parse_args()
+    unknown = set(options.names) - set(TITLES)
+    if unknown:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    found = asyncio.run(run(options.names or tuple(TITLES), quick=options.quick))
+    show(found, Console())
+    machine = {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.platform(terse=True)}
+    report = {"at": datetime.now(UTC).isoformat(), "machine": machine, "quick": options.quick, "results": found}
+    options.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
