@@ -16,12 +16,13 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from tallystick.chains.evm.addresses import display
 from tallystick.chains.evm.keccak import keccak256
 from tallystick.chains.evm.messages import Answer
 from tallystick.chains.evm.rpc import Call, RpcClient, RpcLimits, new_session
-from tallystick.core.errors import SourceIncomplete
+from tallystick.core.errors import SourceIncomplete, SourceUnavailable
 from tallystick.demo.anvil import MNEMONIC
 
 if TYPE_CHECKING:
@@ -33,7 +34,14 @@ GAS_LIMIT: Final = 3_000_000
 FEE_WEI: Final = 100 * 10**9
 TIP_WEI: Final = 10**9
 
+POLL_SECONDS: Final = 0.05
+MINED_TIMEOUT_SECONDS: Final = 60.0
+
 _ANY: Final = msgspec.json.Decoder(Answer[Any])
+
+
+class _NotMinedError(Exception):
+    """The transaction is in no block yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +138,8 @@ def sign(
 class Customer:
     """An account on a chain, with its own connection to the node. Use as an asynchronous context manager.
 
-    Amounts are base units. Methods return the transaction's hash as soon as the node has taken it; `deploy` expects
-    a node that mines by itself. Raises SourceError's tree when the node does not take it.
+    Amounts are base units. Methods return the transaction's hash as soon as the node has taken it; `deploy` waits for
+    the block. Raises SourceError's tree when the node does not take it.
     """
 
     def __init__(self, rpc_url: str, chain_id: int, account: LocalAccount) -> None:
@@ -181,12 +189,32 @@ class Customer:
         return await self.send(to=contract, data=demo_token().call("mint", to, amount))
 
     async def deploy(self, contract: Contract, *arguments: Any) -> str:
-        """Deploy a contract and return its address in lower case. The block must have been mined at once."""
+        """Deploy a contract, wait until it is mined, and return its address in lower case."""
         tx_hash = await self.send(to=None, data=contract.deployment(*arguments))
-        receipt = await self.ask("eth_getTransactionReceipt", tx_hash)
-        if receipt is None or receipt["status"] != "0x1":
+        receipt = await self.wait_mined(tx_hash)
+        if receipt["status"] != "0x1":
             raise SourceIncomplete("The contract was not deployed.", object_id=contract.name)
         return str(receipt["contractAddress"]).lower()
+
+    async def wait_mined(self, tx_hash: str) -> dict[str, Any]:
+        """The transaction's receipt, as soon as it is in a block. Raises SourceUnavailable if that takes too long."""
+        try:
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception_type(_NotMinedError),
+                wait=wait_fixed(POLL_SECONDS),
+                stop=stop_after_delay(MINED_TIMEOUT_SECONDS),
+                reraise=True,
+            ):
+                with attempt:
+                    receipt = await self.ask("eth_getTransactionReceipt", tx_hash)
+                    if receipt is None:
+                        raise _NotMinedError
+                    return dict(receipt)
+        except _NotMinedError:
+            pass
+        raise SourceUnavailable(
+            f"The transaction was not mined within {MINED_TIMEOUT_SECONDS:g} s.", object_id=tx_hash
+        )
 
 
 def _encode(types: list[str], arguments: tuple[Any, ...]) -> bytes:

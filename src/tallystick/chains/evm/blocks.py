@@ -27,6 +27,7 @@ such a transaction gets a spend key that only itself can have.
 
 from __future__ import annotations
 
+from binascii import unhexlify
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -130,10 +131,9 @@ def _make_lower_case(answer: BlockAnswer) -> None:
 
 def _require_hex(texts: Sequence[str], digits: int) -> None:
     """Every text is 0x and hex digits. Decoding checked the lengths; joined, one pass checks them all."""
-    together = "".join(texts)
     try:
         # No hex digit is an `x`, so removing the prefixes leaves digits only, unless something is wrong.
-        size = len(bytes.fromhex(together.replace("0x", "")))
+        size = len(unhexlify("".join(texts).encode().replace(b"0x", b"")))
     except ValueError:
         size = -1
     if size * 2 != digits * len(texts):
@@ -145,11 +145,11 @@ def _require_numbers(transactions: Sequence[TransactionAnswer], receipts: Sequen
     texts = [transaction.value for transaction in transactions]
     texts += [transaction.nonce for transaction in transactions if transaction.nonce is not None]
     texts += [log.data for receipt in receipts for log in receipt.logs if len(log.data) == 66]
-    together = "".join(texts)
-    digits = together.replace("0x", "")
-    # `int` refuses other letters. Left to itself it would also take signs, underscores, spaces, other
-    # scripts' digits.
-    fits = len(together) - len(digits) == 2 * len(texts) and digits.isascii() and f"0{digits}".isalnum()
+    together = "".join(texts).encode()
+    digits = together.replace(b"0x", b"")
+    # `int` refuses other letters. Left to itself it would also take signs, underscores, spaces, other scripts'
+    # digits; bytes are alphanumeric only if they are ASCII letters and digits.
+    fits = len(together) - len(digits) == 2 * len(texts) and (b"0" + digits).isalnum()
     if not fits:
         raise SourceIncomplete(_NO_NUMBER)
 
@@ -245,6 +245,7 @@ def _extract(
     """All transfers in the order of the block, and what each transaction spent."""
     transfers: list[ObservedTransfer] = []
     add = transfers.append
+    in_value, in_log = Channel.VALUE, Channel.LOG
     spends: dict[str, str] = {}
     first_log = 0
     for transaction, receipt in zip(transactions, receipts, strict=True):
@@ -261,9 +262,7 @@ def _extract(
                 value = int(transaction.value, 16)
                 if value > 0:
                     add(
-                        ObservedTransfer(
-                            tx_hash, Channel.VALUE, 0, sender, transaction.to, None, value, spend_key
-                        )
+                        ObservedTransfer(tx_hash, in_value, 0, sender, transaction.to, None, value, spend_key)
                     )
             for ordinal, log in enumerate(logs):
                 topics = log.topics
@@ -280,7 +279,7 @@ def _extract(
                 contract, log_index = log.address.lower(), first_log + ordinal
                 add(
                     ObservedTransfer(
-                        tx_hash, Channel.LOG, ordinal, source, to, contract, amount, spend_key, log_index
+                        tx_hash, in_log, ordinal, source, to, contract, amount, spend_key, log_index
                     )
                 )
         first_log += len(logs)
