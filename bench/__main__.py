@@ -28,17 +28,17 @@ from bench.latency import latency
 TITLES = {
     "creation": (
         "(a) invoices created over HTTP, against single-INSERT commits of the same database",
-        "Bound by Python's time per request in the one API process: routing, validation, deriving the address, rendering "
-        "three events. Then by round trips to the database inside the transaction.",
+        "Bound by Python's time per request in the one API process (routing, validation, the address, three events), then "
+         "by round trips to the database inside the transaction.",
     ),
     "blocks": (
         "(b) intake of blocks, against only fetching and decoding the same bytes",
-        "Strangers' blocks: bound by checking blooms and receipts, and by a dozen round trips per block. Our payments: by "
-        "judging each invoice and rendering its events in Python.",
+        "Strangers' blocks: bound by checking blooms and receipts and by a dozen round trips per block. Our payments: by "
+         "judging each invoice and rendering its events in Python.",
     ),
     "addresses": (
         "(c) intake with many addresses issued and open",
-        "Flat by design: matching is an index look-up of the block's recipients, what comes due is an index range.",
+        "Flat by design: matching is an index look-up of the block's recipients, what is due is an index range.",
     ),
     "latency": (
         "(d) from a block being served to the webhook's arrival",
@@ -70,7 +70,9 @@ def show(found: dict[str, list[dict[str, Any]]], console: Console) -> None:
         for column in rows[0]:
             table.add_column(column.replace("_", " "), justify="right")
         for row in rows:
-            table.add_row(*(f"{value:,}" if isinstance(value, int | float) else str(value) for value in row.values()))
+            table.add_row(
+                *(f"{value:,}" if isinstance(value, int | float) else str(value) for value in row.values())
+            )
         console.print(table, "")
 
 
@@ -87,8 +89,17 @@ def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     found = asyncio.run(run(options.names or tuple(TITLES), quick=options.quick))
     show(found, Console())
-    machine = {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.platform(terse=True)}
-    report = {"at": datetime.now(UTC).isoformat(), "machine": machine, "quick": options.quick, "results": found}
+    machine = {
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "system": platform.platform(terse=True),
+    }
+    report = {
+        "at": datetime.now(UTC).isoformat(),
+        "machine": machine,
+        "quick": options.quick,
+        "results": found,
+    }
     options.json.write_text(json.dumps(report, indent=2) + "\n")
 
 

@@ -1,4 +1,5 @@
-"""(a) Invoices created per second over HTTP, against the same database's rate of single INSERTs, each its own commit."""
+"""(a) Invoices created per second over HTTP, against the same database's rate of single INSERTs, each its own
+commit."""
 
 from __future__ import annotations
 
@@ -86,7 +87,9 @@ async def _commits(url: str, clients: int, seconds: float) -> float:
     """Single-row INSERTs, each its own durable commit, per second."""
     pool = await asyncpg.create_pool(url, min_size=clients, max_size=clients)
     try:
-        await pool.execute("CREATE TABLE IF NOT EXISTS bench_commits (n bigint GENERATED ALWAYS AS IDENTITY, t text)")
+        await pool.execute(
+            "CREATE TABLE IF NOT EXISTS bench_commits (n bigint GENERATED ALWAYS AS IDENTITY, t text)"
+        )
         count = 0
 
         async def client(until: float) -> None:

@@ -43,10 +43,12 @@ class IntakeResult:
 
 async def block_sizes(blocks: int) -> list[IntakeResult]:
     """(b)"""
-    results = []
+    results: list[IntakeResult] = []
     for transfers in (200, 1000):
-        for ours in (0, transfers // 100, transfers):
-            results.append(await _case(f"{ours} of {transfers} ours", transfers, ours, 0, blocks))
+        results += [
+            await _case(f"{ours} of {transfers} ours", transfers, ours, 0, blocks)
+            for ours in (0, transfers // 100, transfers)
+        ]
     return results
 
 
@@ -68,7 +70,10 @@ async def _case(name: str, transfers: int, ours: int, issued: int, blocks: int) 
                 await _issue(shop, issued)
             addresses = await _invoices(shop, ours * blocks)
             plans = [
-                BlockPlan(transfers - ours, tuple((address, UNITS) for address in addresses[at * ours : (at + 1) * ours]))
+                BlockPlan(
+                    transfers - ours,
+                    tuple((address, UNITS) for address in addresses[at * ours : (at + 1) * ours]),
+                )
                 for at in range(blocks)
             ]
             height = await node.append(plans)
@@ -120,7 +125,9 @@ async def _only_decode(node: StubNode, first: int, last: int) -> float:
             await ask(session, "eth_getBlockReceipts", block["hash"])
 
     async with aiohttp.ClientSession() as session:
-        await one(session, first)  # the connection is open and the caches are warm, as they are for the follower
+        await one(
+            session, first
+        )  # the connection is open and the caches are warm, as they are for the follower
         begun = time.perf_counter()
         await asyncio.gather(*(one(session, height) for height in range(first, last + 1)))
         return time.perf_counter() - begun
@@ -129,7 +136,9 @@ async def _only_decode(node: StubNode, first: int, last: int) -> float:
 async def _issue(shop: Shop, count: int) -> None:
     """Open invoices by the hundred thousand: rows as `create_invoice` leaves them, written in bulk."""
     async with shop.ctx.database.transaction() as connection:
-        await connection.execute("SET LOCAL session_replication_role = replica")  # no foreign key look-ups for bulk rows
+        await connection.execute(
+            "SET LOCAL session_replication_role = replica"
+        )  # no foreign key look-ups for bulk rows
         wallet = await connection.fetchval("SELECT id FROM wallets LIMIT 1")
         await connection.execute(
             """INSERT INTO invoices (id, merchant_id, status, sequence, event_sequence, amount, currency, decimals,
@@ -140,11 +149,12 @@ async def _issue(shop: Shop, count: int) -> None:
             shop.merchant_id, count, timeout=600,
         )  # fmt: skip
         await connection.execute(
-            """INSERT INTO payment_options (id, invoice_id, merchant_id, position, network, asset_symbol, asset_decimals,
-                   amount_expected, finality, confirmations_required, tolerance_under_bps, tolerance_over_bps, policy_name,
-                   policy_explanation, status, address)
-               SELECT 'opt_bulk' || n, 'inv_bulk' || n, $1, 0, 'stub', 'ETH', 18, 1, 'depth', 3, 50, 1000, '', '', 'active',
-                   '0x' || substr(encode(sha256(n::text::bytea), 'hex'), 1, 40)
+            """INSERT INTO payment_options (id, invoice_id, merchant_id, position, network, asset_symbol,
+            asset_decimals,
+                   amount_expected, finality, confirmations_required, tolerance_under_bps, tolerance_over_bps,
+                   policy_name, policy_explanation, status, address)
+               SELECT 'opt_bulk' || n, 'inv_bulk' || n, $1, 0, 'stub', 'ETH', 18, 1, 'depth', 3, 50, 1000, '', '',
+                   'active', '0x' || substr(encode(sha256(n::text::bytea), 'hex'), 1, 40)
                FROM generate_series(1, $2::int) AS n""",
             shop.merchant_id, count, timeout=600,
         )  # fmt: skip

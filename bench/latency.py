@@ -66,7 +66,9 @@ async def _case(poll_interval_ms: int, samples: int) -> LatencyResult:
     )
 
 
-async def _measure(poll_interval_ms: int, samples: int, target: str, arrivals: asyncio.Queue[float]) -> list[float]:
+async def _measure(
+    poll_interval_ms: int, samples: int, target: str, arrivals: asyncio.Queue[float]
+) -> list[float]:
     times: list[float] = []
     chance = random.Random(1)
     async with durable_database() as url, open_shop(url) as shop:
@@ -79,7 +81,11 @@ async def _measure(poll_interval_ms: int, samples: int, target: str, arrivals: a
             ):
                 endpoint = {"url": target, "events": ["payment.detected"]}
                 await session.post("/v1/webhook_endpoints", json=endpoint)
-                invoice = {"amount": "25.00", "currency": "USD", "accepted": [{"asset": "DUSD", "network": NETWORK.name}]}
+                invoice = {
+                    "amount": "25.00",
+                    "currency": "USD",
+                    "accepted": [{"asset": "DUSD", "network": NETWORK.name}],
+                }
                 for _ in range(samples):
                     async with session.post("/v1/invoices", json=invoice) as answer:
                         address = (await answer.json())["payment_options"][0]["address"].lower()

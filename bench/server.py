@@ -44,13 +44,17 @@ decimals = {token.decimals}
 
 
 @contextlib.asynccontextmanager
-async def running_server(database_url: str, node_url: str, *, poll_interval_ms: int = 1000) -> AsyncIterator[str]:
+async def running_server(
+    database_url: str, node_url: str, *, poll_interval_ms: int = 1000
+) -> AsyncIterator[str]:
     """The URL of a ready `tallystick up`; it is stopped at the end."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="tallystick-bench-") as folder:
         config = Path(folder) / "tallystick.toml"
         config.write_text(_configuration(database_url, node_url, port, poll_interval_ms))
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("TALLYSTICK_")}
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("TALLYSTICK_")
+        }
         process = await asyncio.create_subprocess_exec(
             str(Path(sys.executable).parent / "tallystick"), "up", "--config", str(config), env=environment
         )

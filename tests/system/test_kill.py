@@ -1,8 +1,8 @@
 """The whole server is killed at random moments while 200 invoices are being paid (F-HOOK 3, R-CHAIN 6 and 10).
 
-What must hold afterwards: every invoice is paid, every transition and event exists exactly once, every webhook arrived at
-least once and verified. Planted: moving the cursor in a transaction of its own loses payments here, publishing events after
-the commit loses webhooks; both made this test fail.
+What must hold afterwards: every invoice is paid, every transition and event exists exactly once, every webhook
+arrived at least once and verified. Planted: moving the cursor in a transaction of its own loses payments here,
+publishing events after the commit loses webhooks; both made this test fail.
 """
 
 from __future__ import annotations
@@ -137,7 +137,9 @@ async def _check_webhooks(shop: Installation, receiver: Receiver) -> None:
     assert set(receiver.ids) <= wanted
 
 
-async def test_a_killed_start_leaves_nothing_that_hinders_the_next(shop: Installation, tmp_path: Path) -> None:
+async def test_a_killed_start_leaves_nothing_that_hinders_the_next(
+    shop: Installation, tmp_path: Path
+) -> None:
     """Killed while starting, again and again: the next start works (stale locks, sockets, half-made folders)."""
     del tmp_path
     chance = random.Random(7)

@@ -19,12 +19,16 @@ How the status is found, first match wins (in time = first evidenced within wind
 8. nothing                               -> expired or canceled, or awaiting_payment, quoted, created
 
 Required is the asked amount less the tolerance below. Several options of one invoice add up as fractions of what each
-one asked; the fractions are exact.
+one asked; the fractions are exact. Each is measured by its own option's tolerance, so that more money never makes an
+invoice less paid. Money can come late on one network while another, slower one may still bring money in time. Until
+that one is scanned past the deadline too, late money shows as confirming, detected or partially_paid: from a verdict
+over the window there is no way back.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -48,6 +52,7 @@ from tallystick.core.invoice import (
     OptionTerms,
     PaymentStatus,
     Status,
+    Tolerance,
     TransferFact,
     match_transfer,
 )
@@ -104,8 +109,8 @@ class OptionAmounts:
 class Assessment:
     """What is true about an invoice now.
 
-    `amount_paid` is the confirmed value in units of the price, rounded down. `late` says that the status rests on
-    money first evidenced after the window. `window_closed` is monotone in the facts.
+    `amount_paid` is the confirmed value in units of the price, rounded down. `late` says that the window is closed
+    and the status rests on money first evidenced after it. `window_closed` is monotone in the facts.
     """
 
     status: Status
@@ -119,11 +124,14 @@ class Assessment:
 
 @dataclass(frozen=True, slots=True)
 class _Shares:
-    """Fractions of the invoice that are seen, in blocks and confirmed; 1 is exactly what was asked."""
+    """Fractions of the invoice that are seen, in blocks and confirmed, in one measure."""
 
     seen: Fraction
     in_blocks: Fraction
     confirmed: Fraction
+
+
+_NOTHING: Final = _Shares(Fraction(0), Fraction(0), Fraction(0))
 
 
 def assess(terms: InvoiceTerms, facts: Facts, now: datetime) -> Assessment:
@@ -132,13 +140,15 @@ def assess(terms: InvoiceTerms, facts: Facts, now: datetime) -> Assessment:
     judged = [(fact, _judge(terms, fact, facts)) for fact in transfers]
     closed = _window_closed(terms, facts, now)
     status, late = _status(terms, facts, judged, closed=closed)
-    everything = _shares(terms, judged, late_too=True)
+    asked = _shares(terms, judged, _as_asked)
+    enough = _shares(terms, judged, _as_required).seen >= 1
+    missing = Fraction(0) if enough else max(Fraction(0), 1 - asked.seen)
     return Assessment(
         status=status,
         late=late,
         window_closed=closed,
-        amount_paid=_value(terms, everything.confirmed),
-        options=tuple(_amounts(option, terms, judged, everything.seen) for option in terms.options),
+        amount_paid=_value(terms, asked.confirmed),
+        options=tuple(_amounts(option, judged, missing) for option in terms.options),
         verdicts=tuple(verdict for _, verdict in judged),
         wakeups=_wakeups(terms, facts, judged, closed=closed),
     )
@@ -157,7 +167,8 @@ def _judge(terms: InvoiceTerms, fact: TransferFact, facts: Facts) -> Verdict:
     if view is not None and is_final(anchor, option.requirement, view):
         status = PaymentStatus.CONFIRMED
     elif anchor is not None:
-        status = PaymentStatus.CONFIRMING
+        # What counted when it was merely seen is not worth less once a block holds it.
+        status = PaymentStatus.CONFIRMED if option.requirement.zero_conf else PaymentStatus.CONFIRMING
     elif conflict is not None:
         # Its own transaction in its way: mined again, and this time it failed or took another path.
         own = conflict.tx_hash == fact.key.tx_hash
@@ -181,14 +192,36 @@ def _judge(terms: InvoiceTerms, fact: TransferFact, facts: Facts) -> Verdict:
 _LIVE: Final = frozenset({PaymentStatus.DETECTED, PaymentStatus.CONFIRMING, PaymentStatus.CONFIRMED})
 
 _Judged = list[tuple[TransferFact, Verdict]]
+_Measure = Callable[[Tolerance], Fraction]
 
 
-def _shares(terms: InvoiceTerms, judged: _Judged, *, late_too: bool) -> _Shares:
+def _as_asked(_tolerance: Tolerance) -> Fraction:
+    """1 is exactly what was asked."""
+    return Fraction(1)
+
+
+def _as_required(tolerance: Tolerance) -> Fraction:
+    """1 is the least that is paid in full."""
+    return Fraction(BPS, BPS - tolerance.under_bps)
+
+
+def _as_allowed(tolerance: Tolerance) -> Fraction:
+    """1 is the most that is not too much."""
+    return Fraction(BPS, BPS + tolerance.over_bps)
+
+
+def _shares(terms: InvoiceTerms, judged: _Judged, measure: _Measure, *, late_too: bool = True) -> _Shares:
+    """What came, as fractions of what each option asked, in the given measure of its tolerance."""
     seen = in_blocks = confirmed = Fraction(0)
     for fact, verdict in judged:
-        if verdict.match is not Match.MATCHED or verdict.status not in _LIVE or not (late_too or verdict.on_time):
+        if (
+            verdict.match is not Match.MATCHED
+            or verdict.status not in _LIVE
+            or not (late_too or verdict.on_time)
+        ):
             continue
-        share = Fraction(fact.amount, terms.option(fact.option_id).amount_expected)
+        option = terms.option(fact.option_id)
+        share = Fraction(fact.amount, option.amount_expected) * measure(option.tolerance)
         seen += share
         if verdict.anchor is not None or verdict.status is PaymentStatus.CONFIRMED:
             in_blocks += share
@@ -197,42 +230,35 @@ def _shares(terms: InvoiceTerms, judged: _Judged, *, late_too: bool) -> _Shares:
     return _Shares(seen, in_blocks, confirmed)
 
 
-def _tolerances(terms: InvoiceTerms, judged: _Judged) -> tuple[Fraction, Fraction]:
-    """The share required and the share above which it is too much: the strictest of the options that were paid."""
-    paid_ids = {fact.option_id for fact, verdict in judged if verdict.match is Match.MATCHED}
-    paid = [option.tolerance for option in terms.options if option.id in paid_ids]
-    under = min((tolerance.under_bps for tolerance in paid), default=0)
-    over = min((tolerance.over_bps for tolerance in paid), default=0)
-    return Fraction(BPS - under, BPS), Fraction(BPS + over, BPS)
-
-
 def _status(terms: InvoiceTerms, facts: Facts, judged: _Judged, *, closed: bool) -> tuple[Status, bool]:
     """The status, and whether it rests on late money. The order of the questions is the module's docstring."""
     decisions = facts.decisions
     canceled = decisions.canceled_at is not None
-    required, too_much = _tolerances(terms, judged)
-    everything = _shares(terms, judged, late_too=True)
+    everything = _shares(terms, judged, _as_required)
     # A canceled invoice asked for nothing: whatever comes is treated as late, and reviewed.
-    in_time = _Shares(Fraction(0), Fraction(0), Fraction(0)) if canceled else _shares(terms, judged, late_too=False)
-    paid = Status.OVERPAID if everything.confirmed > too_much else Status.PAID
-    if in_time.confirmed >= required:
+    in_time = _NOTHING if canceled else _shares(terms, judged, _as_required, late_too=False)
+    too_much = _shares(terms, judged, _as_allowed).confirmed > 1
+    paid = Status.OVERPAID if too_much else Status.PAID
+    if in_time.confirmed >= 1:
         return paid, False
     accept = terms.late_payment is LatePayment.ACCEPT and not canceled
-    if accept and everything.confirmed >= required:
-        return paid, True
+    if accept and everything.confirmed >= 1:
+        return paid, closed
     if decisions.fulfilled_at is not None:
         return Status.REVIEW_REQUIRED, False
-    if in_time.in_blocks >= required:
+    if in_time.in_blocks >= 1:
         return Status.CONFIRMING, False
-    if in_time.seen >= required:
+    if in_time.seen >= 1:
         return Status.DETECTED, False
     if any(_is_mismatch(verdict) for _, verdict in judged):
         return Status.REVIEW_REQUIRED, False
-    if everything.seen >= required:
+    over = closed or canceled
+    if everything.seen >= 1 and over:
         return Status.LATE_PAID, True
+    if everything.seen >= 1:
+        return (Status.CONFIRMING if everything.in_blocks >= 1 else Status.DETECTED), False
     if everything.seen > 0:
-        late_only = in_time.seen == 0
-        return (Status.UNDERPAID if closed or canceled or late_only else Status.PARTIALLY_PAID), False
+        return (Status.UNDERPAID if over else Status.PARTIALLY_PAID), False
     if canceled:
         return Status.CANCELED, False
     return _status_without_money(terms, closed=closed), False
@@ -270,14 +296,13 @@ def _scanned_past(view: NetworkView | None, moment: datetime) -> bool:
     return view is not None and view.scanned_until is not None and view.scanned_until > moment
 
 
-def _amounts(option: OptionTerms, terms: InvoiceTerms, judged: _Judged, seen_share: Fraction) -> OptionAmounts:
+def _amounts(option: OptionTerms, judged: _Judged, missing: Fraction) -> OptionAmounts:
+    """Amounts of one option; `missing` is the fraction of the whole invoice still to be paid."""
     detected = received = 0
     for fact, verdict in judged:
         if fact.option_id == option.id and verdict.match is Match.MATCHED and verdict.status in _LIVE:
             detected += fact.amount
             received += fact.amount if verdict.status is PaymentStatus.CONFIRMED else 0
-    required, _ = _tolerances(terms, judged)
-    missing = Fraction(0) if judged and seen_share >= required else max(Fraction(0), 1 - seen_share)
     return OptionAmounts(option.id, detected, received, math.ceil(missing * option.amount_expected))
 
 
@@ -291,7 +316,11 @@ def _wakeups(terms: InvoiceTerms, facts: Facts, judged: _Judged, *, closed: bool
     for fact, verdict in judged:
         if verdict.status is PaymentStatus.CONFIRMING and verdict.anchor is not None:
             requirement = terms.option(fact.option_id).requirement
-            marker = {Finality.DEPTH: Marker.TIP, Finality.SAFE: Marker.SAFE, Finality.FINALIZED: Marker.FINALIZED}
+            marker = {
+                Finality.DEPTH: Marker.TIP,
+                Finality.SAFE: Marker.SAFE,
+                Finality.FINALIZED: Marker.FINALIZED,
+            }
             height = final_at_height(verdict.anchor, requirement)
             found.add(Wakeup(fact.key.network, marker[requirement.finality], height))
     if not closed and facts.decisions.canceled_at is None:

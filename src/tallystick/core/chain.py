@@ -164,7 +164,10 @@ def confirmations(anchor: Anchor | None, view: NetworkView) -> int:
 
 
 def is_final(anchor: Anchor | None, requirement: Requirement, view: NetworkView) -> bool:
-    """Whether a transfer at `anchor` meets `requirement` in `view`. Outside the best chain: only by zero_conf."""
+    """Whether a transfer at `anchor` meets the depth or finality of `requirement`; never outside the best chain.
+
+    `zero_conf` is not asked here: it is about sightings, which have no anchor.
+    """
     if anchor is None or not anchor.in_best_chain:
         return False
     match requirement.finality:

@@ -44,7 +44,9 @@ class InvalidInput(TallystickError):
 
     code = "validation_failed"
 
-    def __init__(self, what: str, *, problems: tuple[FieldProblem, ...] = (), code: str | None = None) -> None:
+    def __init__(
+        self, what: str, *, problems: tuple[FieldProblem, ...] = (), code: str | None = None
+    ) -> None:
         super().__init__(what)
         self.problems = problems
         if code is not None:
@@ -61,7 +63,9 @@ class Malformed(TallystickError):
 
     code = "malformed_request"
 
-    def __init__(self, what: str, *, problems: tuple[FieldProblem, ...] = (), code: str | None = None) -> None:
+    def __init__(
+        self, what: str, *, problems: tuple[FieldProblem, ...] = (), code: str | None = None
+    ) -> None:
         super().__init__(what)
         self.problems = problems
         if code is not None:

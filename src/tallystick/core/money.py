@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
-from tallystick.core.errors import InvalidInput
 from tallystick.core.currencies import MINOR_UNIT_DECIMALS
+from tallystick.core.errors import InvalidInput
 
 AMOUNT_MAX: Final = 2**256 - 1
 """The largest amount of base units: what an ERC-20 transfer can carry. Fits NUMERIC(78, 0)."""
@@ -118,12 +118,14 @@ def quote_amount(price: Price, asset: Asset, rate: Fraction | None) -> int:
     if rate is None:
         scaled = Fraction(price.amount * 10**asset.decimals, 10**price.decimals)
         if scaled.denominator != 1:
-            raise InvalidInput.at("/amount", f"has more decimal places than {asset.symbol} on {asset.network}")
+            raise InvalidInput.at(
+                "/amount", f"has more decimal places than {asset.symbol} on {asset.network}"
+            )
         return int(scaled)
     if rate <= 0:
         raise ValueError("a rate is positive")
     whole_assets = Fraction(price.amount, 10**price.decimals) / rate
-    step = 10 ** (asset.decimals - asset.asked_decimals)
+    step: int = 10 ** (asset.decimals - asset.asked_decimals)
     steps: int = math.ceil(whole_assets * 10**asset.asked_decimals)
     return steps * step
 

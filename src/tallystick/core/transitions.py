@@ -20,8 +20,8 @@ Four groups, by what may still change them:
   a dispute, and a refund after settlement.
 
 Two ways have stops in between, so that the history reads as it happened. An invoice that was just created walks through
-quoted and awaiting_payment. Money that came late walks through expired and late_paid, even when one block brings both the
-end of the window and the money, and even when the merchant accepts late money at once.
+quoted and awaiting_payment. Money that came late walks through expired and late_paid, even when one block brings
+both the end of the window and the money, and even when the merchant accepts late money at once.
 
 Holds true: every status of the public contract is in the table; an edge not in the table is never written.
 Must not: read facts. The documentation's diagram is generated from this table (`diagram`), and a test compares them.
@@ -84,9 +84,7 @@ class Meaning:
 
 MEANINGS: Final[dict[Status, Meaning]] = {
     S.CREATED: Meaning("invoice exists, nothing quoted yet", Owner.SYSTEM, "quote", "Lock the rates."),
-    S.QUOTED: Meaning(
-        "rates locked, no destination issued", Owner.CUSTOMER, "choose", "Choose how to pay."
-    ),
+    S.QUOTED: Meaning("rates locked, no destination issued", Owner.CUSTOMER, "choose", "Choose how to pay."),
     S.AWAITING_PAYMENT: Meaning(
         "a destination is issued, nothing seen", Owner.CUSTOMER, "pay", "Pay the asked amount."
     ),
@@ -113,7 +111,10 @@ MEANINGS: Final[dict[Status, Meaning]] = {
         "Accept what came, ask for the rest, or refund.",
     ),
     S.EXPIRED: Meaning(
-        "window closed, nothing acceptable evidenced in it", Owner.NONE, "none", "Create a new invoice to try again."
+        "window closed, nothing acceptable evidenced in it",
+        Owner.NONE,
+        "none",
+        "Create a new invoice to try again.",
     ),
     S.LATE_PAID: Meaning(
         "enough arrived, first evidenced after the window",
@@ -143,28 +144,29 @@ EDGES: Final[dict[Status, frozenset[Status]]] = {
     S.PARTIALLY_PAID: (
         (_MONEY_COMING | _PAID | _SHORT | {S.AWAITING_PAYMENT} | _DECIDED_BY_PEOPLE) - {S.PARTIALLY_PAID}
     ),
-    S.CONFIRMING: (_MONEY_COMING | _PAID | _SHORT | {S.AWAITING_PAYMENT} | _DECIDED_BY_PEOPLE) - {S.CONFIRMING},
+    S.CONFIRMING: (_MONEY_COMING | _PAID | _SHORT | {S.AWAITING_PAYMENT} | _DECIDED_BY_PEOPLE)
+    - {S.CONFIRMING},
     # A reversal leads back to what the remaining evidence says.
     S.PAID: (
         _MONEY_COMING
         | _SHORT
         | _DECIDED_BY_PEOPLE
-        | {S.OVERPAID, S.LATE_PAID, S.AWAITING_PAYMENT, S.SETTLED, S.REFUNDED, S.CANCELED}
+        | {S.OVERPAID, S.LATE_PAID, S.AWAITING_PAYMENT, S.SETTLED, S.REFUNDED}
     ),
     S.OVERPAID: (
         _MONEY_COMING
         | _SHORT
         | _DECIDED_BY_PEOPLE
-        | {S.PAID, S.LATE_PAID, S.AWAITING_PAYMENT, S.SETTLED, S.REFUNDED, S.CANCELED}
+        | {S.PAID, S.LATE_PAID, S.AWAITING_PAYMENT, S.SETTLED, S.REFUNDED}
     ),
     # Closed windows: improved by evidence that turns out to be on time or by late money, never reopened.
     S.UNDERPAID: (
-        _PAID | _DECIDED_BY_PEOPLE | {S.DETECTED, S.CONFIRMING, S.EXPIRED, S.LATE_PAID, S.REFUNDED, S.CANCELED}
+        _PAID
+        | _DECIDED_BY_PEOPLE
+        | {S.DETECTED, S.CONFIRMING, S.EXPIRED, S.LATE_PAID, S.REFUNDED, S.CANCELED}
     ),
     S.EXPIRED: _PAID | {S.DETECTED, S.CONFIRMING, S.UNDERPAID, S.LATE_PAID, S.REVIEW_REQUIRED},
-    S.LATE_PAID: (
-        _PAID | _SHORT | _DECIDED_BY_PEOPLE | {S.DETECTED, S.CONFIRMING, S.REFUNDED, S.CANCELED}
-    ),
+    S.LATE_PAID: (_PAID | _SHORT | _DECIDED_BY_PEOPLE | {S.DETECTED, S.CONFIRMING, S.REFUNDED, S.CANCELED}),
     S.CANCELED: frozenset({S.LATE_PAID, S.UNDERPAID, S.REVIEW_REQUIRED}),
     S.REVIEW_REQUIRED: (
         _MONEY_COMING
@@ -213,7 +215,8 @@ def steps(current: Status, target: Status, *, late: bool = False) -> tuple[Statu
         if stop not in EDGES[start]:
             raise IllegalTransition(
                 f"An invoice cannot go from {start} to {stop}.",
-                remedy="This is a defect in Tallystick: nothing was written; please report it with the invoice's history.",
+                remedy="This is a defect in Tallystick: nothing was written; please report it with the invoice's
+                history.",
             )
     return tuple(way)
 

@@ -133,7 +133,9 @@ async def networks_of(connection: Connection, ids: Sequence[str]) -> list[str]:
     return [row["network"] for row in await SQL.networks_of.all(connection, ids=list(ids))]
 
 
-async def read_invoices(connection: Connection, ids: Sequence[str], *, lock: bool = False) -> list[StoredInvoice]:
+async def read_invoices(
+    connection: Connection, ids: Sequence[str], *, lock: bool = False
+) -> list[StoredInvoice]:
     """The invoices of these ids that exist, sorted by id; with `lock` no other writer can change them meanwhile."""
     wanted = sorted(set(ids))
     if not wanted:
@@ -205,7 +207,9 @@ def _option(row: Record) -> StoredOption:
         id=row["id"],
         asset=Asset(row["network"], row["asset_symbol"], row["asset_decimals"], row["contract"]),
         amount_expected=row["amount_expected"],
-        requirement=Requirement(Finality(row["finality"]), row["confirmations_required"] or 1, row["zero_conf"]),
+        requirement=Requirement(
+            Finality(row["finality"]), row["confirmations_required"] or 1, row["zero_conf"]
+        ),
         tolerance=Tolerance(row["tolerance_under_bps"], row["tolerance_over_bps"]),
         active=row["address"] is not None,
     )
@@ -442,7 +446,8 @@ def _option_columns(options: Sequence[StoredOption]) -> dict[str, list[Any]]:
         "amounts": [one.amount_expected for one in terms],
         "finalities": [one.requirement.finality for one in terms],
         "confirmations": [
-            one.requirement.confirmations if one.requirement.finality is Finality.DEPTH else None for one in terms
+            one.requirement.confirmations if one.requirement.finality is Finality.DEPTH else None
+            for one in terms
         ],
         "under_bps": [one.tolerance.under_bps for one in terms],
         "over_bps": [one.tolerance.over_bps for one in terms],

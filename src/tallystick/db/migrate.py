@@ -1,8 +1,8 @@
 """Bring a database to the schema that this code needs.
 
 For: `tallystick migrate`, `up`, `demo`, tests. Holds true: migrations are hand-written SQL in `migrations/sql`, run in
-order by Alembic under an advisory lock, each in one transaction; two starters at once migrate once. A database newer than
-the code is refused before anything is touched.
+order by Alembic under an advisory lock, each in one transaction; two starters at once migrate once. A database newer
+than the code is refused before anything is touched.
 Must not: be imported on the request path (SQLAlchemy is heavy); nothing else uses it.
 """
 
@@ -39,7 +39,9 @@ async def migrate(url: str) -> str:
             await connection.run_sync(_upgrade, script)
             await connection.commit()
     except OSError as error:
-        raise DatabaseError("The database cannot be reached.", remedy="Check TALLYSTICK_DATABASE_URL.") from error
+        raise DatabaseError(
+            "The database cannot be reached.", remedy="Check TALLYSTICK_DATABASE_URL."
+        ) from error
     finally:
         await engine.dispose()
     return str(script.get_current_head())

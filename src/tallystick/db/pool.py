@@ -74,4 +74,6 @@ async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     await connection.set_type_codec("numeric", encoder=str, decoder=int, schema="pg_catalog", format="text")
     # JSON is decoded where it is evidence to show; rendered text is passed through on the way in.
     for name in ("json", "jsonb"):
-        await connection.set_type_codec(name, encoder=str, decoder=json.loads, schema="pg_catalog", format="text")
+        await connection.set_type_codec(
+            name, encoder=str, decoder=json.loads, schema="pg_catalog", format="text"
+        )

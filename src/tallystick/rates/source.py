@@ -52,7 +52,9 @@ class StaticRates:
                 value = first * second
                 break
         if value is None:
-            raise NoQuote(f"No rate is known for {base} in {quote}.", remedy="Add the pair under [rates.static].")
+            raise NoQuote(
+                f"No rate is known for {base} in {quote}.", remedy="Add the pair under [rates.static]."
+            )
         return Rate(base, quote, value, "static")
 
     def _direct(self, base: str, quote: str) -> Fraction | None:

@@ -1,7 +1,7 @@
 """What a transition rests on, and the word for why it happened.
 
-For: the one writer. Holds true: every transition gets evidence that a person can check without us (transaction and block
-hashes, deadlines, quotes, requests); the lists are bounded. Must not: decide whether a transition happens.
+For: the one writer. Holds true: every transition gets evidence that a person can check without us (transaction and
+block hashes, deadlines, quotes, requests); the lists are bounded. Must not: decide whether a transition happens.
 """
 
 from __future__ import annotations
@@ -133,7 +133,9 @@ def _transfer(transfer: StoredTransfer, verdict: Verdict) -> dict[str, Any]:
         "tx_hash": fact.key.tx_hash,
         "ordinal": fact.key.ordinal,
         "asset": fact.asset.symbol if fact.asset is not None else None,
-        "amount": format_units(fact.amount, fact.asset.decimals) if fact.asset is not None else str(fact.amount),
+        "amount": format_units(fact.amount, fact.asset.decimals)
+        if fact.asset is not None
+        else str(fact.amount),
         "match": verdict.match.value,
         "status": verdict.status.value,
         "confirmations": verdict.confirmations,

@@ -2,8 +2,8 @@
 
 For: the follower of a network. Holds true: a block's facts, every status that follows from them, and the cursor are
 committed together or not at all; the cursor moves only from the block that was expected; a reorganisation is one step,
-so nobody ever sees a chain that is half one branch and half the other. The work depends on what the block holds and on what
-comes due at its height, not on how many invoices are open.
+so nobody ever sees a chain that is half one branch and half the other. The work depends on what the block holds and
+on what comes due at its height, not on how many invoices are open.
 Must not: ask a node, skip a block, or judge an invoice (`services.assessing` does).
 """
 
@@ -89,7 +89,9 @@ async def _disconnect(
     connection: Connection, network: Network, ancestor: BlockRef
 ) -> tuple[list[Record], set[str]]:
     """Take our blocks above the ancestor out of the best chain; answer the transfers they held, and their invoices."""
-    gone = await network_store.SQL.disconnect_above.all(connection, network=network.name, height=ancestor.height)
+    gone = await network_store.SQL.disconnect_above.all(
+        connection, network=network.name, height=ancestor.height
+    )
     held = await SQL.touched_by_blocks.all(
         connection, network=network.name, hashes=[row["hash"] for row in gone]
     )
@@ -195,7 +197,8 @@ async def _record_conflicts(
     found = {
         row["id"]: row
         for row in candidates
-        if row["spend_key"] in block.spends and (row["tx_hash"], row["channel"], row["ordinal"]) not in observed
+        if row["spend_key"] in block.spends
+        and (row["tx_hash"], row["channel"], row["ordinal"]) not in observed
     }
     if found:
         await SQL.insert_conflicts.run(
@@ -263,7 +266,13 @@ async def _shallower(connection: Connection, network: Network, tip: int, ancesto
 
 def _cause(network: Network, step: Step) -> Cause:
     header = step.blocks[-1].header
-    block = {"type": "block", "network": network.name, "hash": header.hash, "height": header.height, "time": header.time}
+    block = {
+        "type": "block",
+        "network": network.name,
+        "hash": header.hash,
+        "height": header.height,
+        "time": header.time,
+    }
     if step.ancestor is None or step.expected is None:
         return Cause(CauseKind.BLOCK, SYSTEM, (block,))
     reorg = {

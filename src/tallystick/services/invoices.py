@@ -61,7 +61,8 @@ _encode: Final = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class NewInvoice:
-    """What a merchant asks for. `accepted` holds (asset symbol, network name) pairs; None is all there is a wallet for."""
+    """What a merchant asks for. `accepted` holds (asset symbol, network name) pairs; None is all there is a wallet
+    for."""
 
     amount: str
     currency: str
@@ -206,7 +207,9 @@ async def _store_new(
     return invoice_object(ctx, invoice, judged, status=judged.status, updated_at=now)
 
 
-async def get_invoice(connection: Connection, ctx: Context, merchant_id: str, invoice_id: str) -> objects.Invoice:
+async def get_invoice(
+    connection: Connection, ctx: Context, merchant_id: str, invoice_id: str
+) -> objects.Invoice:
     """The invoice as it stands. Raises NotFound."""
     return (await _show(connection, ctx, [await _own(connection, merchant_id, invoice_id)]))[0]
 
@@ -225,7 +228,12 @@ async def show_invoices(connection: Connection, ctx: Context, ids: Sequence[str]
 
 
 async def list_invoices(
-    connection: Connection, ctx: Context, merchant_id: str, wanted: InvoiceFilter, limit: int, cursor: str | None
+    connection: Connection,
+    ctx: Context,
+    merchant_id: str,
+    wanted: InvoiceFilter,
+    limit: int,
+    cursor: str | None,
 ) -> Page[objects.Invoice]:
     """A page of the merchant's invoices, newest first."""
     rows = await store.SQL.list_ids.all(
@@ -266,7 +274,12 @@ async def list_transitions(
 
 
 async def activate_option(
-    connection: Connection, ctx: Context, merchant_id: str | None, actor: Actor, invoice_id: str, option_id: str
+    connection: Connection,
+    ctx: Context,
+    merchant_id: str | None,
+    actor: Actor,
+    invoice_id: str,
+    option_id: str,
 ) -> objects.Invoice:
     """Issue the address of an option, once: a second call changes nothing and answers the same.
 
@@ -279,10 +292,14 @@ async def activate_option(
     if option.status is OptionStatus.QUOTED:
         now = ctx.now()
         if invoice.status not in _OPEN or now > invoice.terms.expires_at or option.quote.expires_at < now:
-            raise Conflict(f"The invoice is {invoice.status}: no new way to pay can be opened.", object_id=invoice_id)
+            raise Conflict(
+                f"The invoice is {invoice.status}: no new way to pay can be opened.", object_id=invoice_id
+            )
         network = ctx.networks.get(option.terms.asset.network)
         if network is None:
-            raise NetworkUnavailable("The network is no longer configured.", object_id=option.terms.asset.network)
+            raise NetworkUnavailable(
+                "The network is no longer configured.", object_id=option.terms.asset.network
+            )
         require_available(await read_views(connection), {network.name})
         wallets = await issuing_wallets(connection, invoice.merchant_id)
         issued = await allocate(connection, network, wallets, option)
@@ -300,7 +317,9 @@ async def cancel_invoice(
     invoice = await _lock(connection, merchant_id, invoice_id)
     allowed = [status.value for status in _CANCELABLE]
     if not await store.SQL.record_cancel.run(connection, id=invoice_id, at=ctx.now(), allowed=allowed):
-        raise Conflict(f"The invoice is {invoice.status} and can no longer be canceled.", object_id=invoice_id)
+        raise Conflict(
+            f"The invoice is {invoice.status} and can no longer be canceled.", object_id=invoice_id
+        )
     await assess_invoices(connection, ctx, [invoice_id], _request(actor))
     return (await _show(connection, ctx, [invoice_id]))[0]
 
@@ -321,7 +340,9 @@ async def record_fulfillment(
         if not await store.SQL.record_fulfillment.run(
             connection, id=invoice_id, at=ctx.now(), fulfillment=said, allowed=allowed
         ):
-            raise Conflict(f"The invoice is {invoice.status}, not paid: do not deliver yet.", object_id=invoice_id)
+            raise Conflict(
+                f"The invoice is {invoice.status}, not paid: do not deliver yet.", object_id=invoice_id
+            )
     return (await _show(connection, ctx, [invoice_id]))[0]
 
 

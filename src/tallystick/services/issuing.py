@@ -1,8 +1,8 @@
 """Issuing addresses: which wallet, which index, which address.
 
-Holds true: an index of a key is spent exactly once, under a row lock that ends with the transaction; an address belongs to
-one option for ever. Must not: issue anything on a network that has never been read or is halted: a payment there would
-go unseen.
+Holds true: an index of a key is spent exactly once, under a row lock that ends with the transaction; an address
+belongs to one option for ever. Must not: issue anything on a network that has never been read or is halted: a
+payment there would go unseen.
 """
 
 from __future__ import annotations

@@ -66,9 +66,7 @@ async def resume(connection: Connection, ctx: Context, name: str) -> None:
 async def list_networks(connection: Connection, ctx: Context) -> list[objects.NetworkObject]:
     """Every configured network as operators and merchants see it, by name."""
     rows = {row["name"]: row for row in await SQL.all_networks.all(connection)}
-    return [
-        _network(ctx.networks[name], rows[name]) for name in sorted(ctx.networks) if name in rows
-    ]
+    return [_network(ctx.networks[name], rows[name]) for name in sorted(ctx.networks) if name in rows]
 
 
 def _network(network: Network, row: Record) -> objects.NetworkObject:

@@ -1,8 +1,9 @@
 """The public objects, field for field as in the contract: what the API answers and what events carry.
 
-For: `services` (which fill them), `api` (whose OpenAPI is made from them) and receivers. Holds true: amounts are decimal
-strings, times are RFC 3339 UTC, an id always has the same name. The same invoice looks the same in an answer and in an event.
-Must not: hold anything that a merchant's own systems may not see (secrets appear once, where the contract says).
+For: `services` (which fill them), `api` (whose OpenAPI is made from them) and receivers. Holds true: amounts are
+decimal strings, times are RFC 3339 UTC, an id always has the same name. The same invoice looks the same in an answer
+and in an event. Must not: hold anything that a merchant's own systems may not see (secrets appear once, where the
+contract says).
 """
 
 from __future__ import annotations

@@ -42,7 +42,12 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def list_payments(
-    connection: Connection, ctx: Context, merchant_id: str, wanted: PaymentFilter, limit: int, cursor: str | None
+    connection: Connection,
+    ctx: Context,
+    merchant_id: str,
+    wanted: PaymentFilter,
+    limit: int,
+    cursor: str | None,
 ) -> Page[objects.Payment]:
     """A page of the merchant's payments, newest first."""
     rows = await SQL.list_payment_ids.all(

@@ -57,7 +57,9 @@ def payment_objects(stored: StoredInvoice, assessment: Assessment) -> list[objec
     """The invoice's payments, oldest first. Transfers without a payment (unknown tokens) are left out."""
     verdicts = {verdict.transfer_id: verdict for verdict in assessment.verdicts}
     return [
-        payment_object(stored, transfer, verdicts[transfer.fact.id], transfer.payment.id, transfer.payment.confirmed_at)
+        payment_object(
+            stored, transfer, verdicts[transfer.fact.id], transfer.payment.id, transfer.payment.confirmed_at
+        )
         for transfer in stored.transfers
         if transfer.payment is not None
     ]

@@ -1,7 +1,8 @@
 """Quoting: what each accepted asset costs, fixed when the invoice is made.
 
-Holds true: an asset that is not configured, has no wallet or no trustworthy rate is refused with the field that named it;
-the rate, its source and its time stand on the option. Must not: guess a rate, or round in the customer's favour.
+Holds true: an asset that is not configured, has no wallet or no trustworthy rate is refused with the field that
+named it; the rate, its source and its time stand on the option. Must not: guess a rate, or round in the customer's
+favour.
 """
 
 from __future__ import annotations
@@ -13,7 +14,15 @@ from typing import Final
 
 from tallystick.core.chain import Finality, Requirement
 from tallystick.core.errors import Conflict, InvalidInput, NoQuote
-from tallystick.core.money import AMOUNT_MAX, Asset, Price, fiat_decimals, format_rate, parse_units, quote_amount
+from tallystick.core.money import (
+    AMOUNT_MAX,
+    Asset,
+    Price,
+    fiat_decimals,
+    format_rate,
+    parse_units,
+    quote_amount,
+)
 from tallystick.core.network import Network
 from tallystick.services.context import Context
 
@@ -75,10 +84,14 @@ def resolve_accepted(
 def _accepted(ctx: Context, symbol: str, name: str, families: set[str], pointer: str) -> Accepted:
     network = ctx.networks.get(name)
     if network is None:
-        raise InvalidInput.at(f"{pointer}/network", "is not a network configured here", code="unsupported_network")
+        raise InvalidInput.at(
+            f"{pointer}/network", "is not a network configured here", code="unsupported_network"
+        )
     asset = network.asset_by_symbol(symbol)
     if asset is None:
-        raise InvalidInput.at(f"{pointer}/asset", f"is not an asset configured on {name}", code="unsupported_asset")
+        raise InvalidInput.at(
+            f"{pointer}/asset", f"is not an asset configured on {name}", code="unsupported_asset"
+        )
     if network.family not in families:
         raise InvalidInput.at(f"{pointer}/network", f"has no wallet: register one of family {network.family}")
     return Accepted(network, asset, pointer)
@@ -89,7 +102,10 @@ def read_price(ctx: Context, amount: str, currency: str, accepted: Sequence[Acce
     decimals = fiat_decimals(currency)
     if decimals is None:
         forms = [one.asset.decimals for one in accepted if one.asset.symbol == currency] or [
-            asset.decimals for network in ctx.networks.values() for asset in network.assets if asset.symbol == currency
+            asset.decimals
+            for network in ctx.networks.values()
+            for asset in network.assets
+            if asset.symbol == currency
         ]
         if not forms:
             raise InvalidInput.at("/currency", "is neither an ISO 4217 currency nor a configured asset")
@@ -100,7 +116,9 @@ def read_price(ctx: Context, amount: str, currency: str, accepted: Sequence[Acce
     return Price(units, currency, decimals)
 
 
-async def quote(ctx: Context, price: Price, accepted: Sequence[Accepted], *, asked: bool) -> list[QuotedOption]:
+async def quote(
+    ctx: Context, price: Price, accepted: Sequence[Accepted], *, asked: bool
+) -> list[QuotedOption]:
     """Price every accepted asset. With `asked` False an asset without a rate is left out instead of refused."""
     quoted: list[QuotedOption] = []
     for one in accepted:
@@ -116,12 +134,15 @@ async def quote(ctx: Context, price: Price, accepted: Sequence[Accepted], *, ask
         shown = "1" if rate is None else format_rate(rate)
         quoted.append(QuotedOption(one.network, one.asset, amount, shown, source))
     if not quoted:
-        raise NoQuote(f"No accepted asset has a rate in {price.currency}.", remedy="Configure rates for this currency.")
+        raise NoQuote(
+            f"No accepted asset has a rate in {price.currency}.", remedy="Configure rates for this currency."
+        )
     return quoted
 
 
 async def _rate(ctx: Context, one: Accepted, currency: str) -> tuple[Fraction | None, str]:
-    """Units of `currency` for one whole asset, and where that came from; None where the price is in the asset itself."""
+    """Units of `currency` for one whole asset, and where that came from; None where the price is in the asset
+    itself."""
     if one.asset.symbol == currency:
         return None, "exact"
     peg = one.network.pegs.get(one.asset.key)

@@ -1,8 +1,8 @@
 """The expirer: looks at invoices whose window has ended.
 
 Holds true: which invoices are due is an index look-up on chain time scanned (or our clock where no address was issued);
-however many end at once, they are judged in bounded batches, each its own transaction. Whether one expires is not decided
-here. Must not: compare a clock with a deadline by itself.
+however many end at once, they are judged in bounded batches, each its own transaction. Whether one expires is not
+decided here. Must not: compare a clock with a deadline by itself.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The follower of one network: reads its blocks in order and hands them to intake.
 
-Holds true: blocks are applied in order, each on its parent, none is ever skipped; only another hash at a known height is a
-reorganisation; a node that is behind, silent or contradicted by another holds this network and nothing else. One follower
-is active per network, by a lock in the database; standbys wait. Even two that both think they are active cannot do harm:
-the cursor moves only from the block it was expected at.
+Holds true: blocks are applied in order, each on its parent, none is ever skipped; only another hash at a known
+height is a reorganisation; a node that is behind, silent or contradicted by another holds this network and nothing
+else. One follower is active per network, by a lock in the database; standbys wait. Even two that both think they are
+active cannot do harm: the cursor moves only from the block it was expected at.
 Must not: decide anything about payments, or treat a failed answer as an empty one.
 """
 
@@ -23,7 +23,14 @@ from tenacity.wait import wait_exponential_jitter
 
 from tallystick.chains.source import Source
 from tallystick.core.chain import Block, BlockHeader, BlockRef, Connected, Head, common_ancestor, connect
-from tallystick.core.errors import ReorgTooDeep, SourceError, SourceIncomplete, SourceUnavailable, StaleWrite, WrongChain
+from tallystick.core.errors import (
+    ReorgTooDeep,
+    SourceError,
+    SourceIncomplete,
+    SourceUnavailable,
+    StaleWrite,
+    WrongChain,
+)
 from tallystick.core.network import Network
 from tallystick.db.networks import SQL
 from tallystick.db.sql import Record
@@ -123,7 +130,9 @@ class Follower:
         cursor = None if row["cursor_hash"] is None else BlockRef(row["cursor_hash"], row["cursor_height"])
         if cursor is None:
             start = self._options.start_height
-            first = await self.source.block_at(min(start, head.header.height) if start is not None else head.header.height)
+            first = await self.source.block_at(
+                min(start, head.header.height) if start is not None else head.header.height
+            )
             await self._apply(Step(None, (first,), None, head.safe_height, head.finalized_height))
             return first.header.height < head.header.height
         if head.header.height > cursor.height:
@@ -138,9 +147,12 @@ class Follower:
         self._checked_identity = True
 
     async def _advance(self, cursor: BlockRef, head: Head, row: Record) -> bool:
-        """Apply the next blocks above the cursor, fetched side by side; a block that does not fit is a reorganisation."""
+        """Apply the next blocks above the cursor, fetched side by side; a block that does not fit is a
+        reorganisation."""
         last = min(head.header.height, cursor.height + self._options.batch_blocks)
-        await self._show("following" if head.header.height - cursor.height <= PREFETCH_BLOCKS else "catching_up")
+        await self._show(
+            "following" if head.header.height - cursor.height <= PREFETCH_BLOCKS else "catching_up"
+        )
         # One block stands for the whole batch: each names its parent, so nodes that agree on the last agree on all.
         newest = head.header if last == head.header.height else await self.source.header_at(last)
         await self.source.confirm_agreement(newest)
@@ -154,11 +166,12 @@ class Follower:
                 if self._on_progress is not None:
                     self._on_progress(cursor.height, head.header.height)
         if cursor.height >= head.header.height:
-            await self._show_standing(head, row)
+            await self._show_standing(row)
         return cursor.height < head.header.height
 
     async def _fetch(self, first: int, last: int) -> AsyncGenerator[Block, None]:
-        """Blocks in order; up to PREFETCH_BLOCKS are asked for at once. Close it: what was asked ahead is called off."""
+        """Blocks in order; up to PREFETCH_BLOCKS are asked for at once. Close it: what was asked ahead is called
+        off."""
         tasks: list[asyncio.Task[Block]] = []
         following = first
         try:
@@ -187,10 +200,11 @@ class Follower:
             await self._show("degraded", f"The node is {behind} blocks behind what was already processed.")
             return
         await self._record_finality(cursor, head, row)
-        await self._show_standing(head, row)
+        await self._show_standing(row)
 
     async def _record_finality(self, cursor: BlockRef, head: Head, row: Record) -> None:
-        """The network's markers may move without a new block: apply the cursor's block again, which changes nothing else."""
+        """The network's markers may move without a new block: apply the cursor's block again, which changes nothing
+        else."""
         moved = _beyond(head.safe_height, row["safe_height"]) or _beyond(
             head.finalized_height, row["finalized_height"]
         )
@@ -204,7 +218,9 @@ class Follower:
         ancestor = await self._find_ancestor(cursor, head, row)
         if ancestor == cursor:
             raise self._changed_while_read()
-        last = min(head.header.height, max(cursor.height, ancestor.height + 1), ancestor.height + REORG_BLOCKS_MAX)
+        last = min(
+            head.header.height, max(cursor.height, ancestor.height + 1), ancestor.height + REORG_BLOCKS_MAX
+        )
         blocks: list[Block] = []
         tip = ancestor
         async with aclosing(self._fetch(ancestor.height + 1, last)) as fetched:
@@ -227,7 +243,9 @@ class Follower:
 
     def _changed_while_read(self) -> SourceIncomplete:
         return SourceIncomplete(
-            "The node's chain changed while it was read.", object_id=self._network.name, remedy="It is read again."
+            "The node's chain changed while it was read.",
+            object_id=self._network.name,
+            remedy="It is read again.",
         )
 
     async def _find_ancestor(self, cursor: BlockRef, head: Head, row: Record) -> BlockRef:
@@ -296,7 +314,7 @@ class Follower:
             )
         self._blocks_since_prune = 0
 
-    async def _show_standing(self, head: Head, row: Record) -> None:
+    async def _show_standing(self, row: Record) -> None:
         """Level with the node: all is well unless the node itself stands still."""
         changed_at = row["head_changed_at"]
         limit = timedelta(seconds=self._options.stale_after_seconds)
@@ -314,15 +332,21 @@ class Follower:
         """Between attempts: say what is wrong where operators look, and halt where only a person may decide."""
         error = state.outcome.exception() if state.outcome is not None else None
         self._checked_identity = False  # a node that failed may come back as another chain
-        log.warning("network.trouble", network=self._network.name, problem=str(error), attempt=state.attempt_number)
+        log.warning(
+            "network.trouble", network=self._network.name, problem=str(error), attempt=state.attempt_number
+        )
         async with self._ctx.database.transaction() as connection:
             row = await SQL.read_network.one(connection, name=self._network.name)
             started = row is not None and row["cursor_hash"] is not None
             if isinstance(error, ReorgTooDeep):
                 await network_service.halt(connection, self._ctx, self._network.name, str(error))
             elif isinstance(error, WrongChain):
-                await network_service.record_status(connection, self._network.name, "misconfigured", str(error))
-            elif isinstance(error, SourceError) and (state.attempt_number > 1 or not isinstance(error, SourceUnavailable)):
+                await network_service.record_status(
+                    connection, self._network.name, "misconfigured", str(error)
+                )
+            elif isinstance(error, SourceError) and (
+                state.attempt_number > 1 or not isinstance(error, SourceUnavailable)
+            ):
                 status = "degraded" if started else "unavailable"
                 await network_service.record_status(connection, self._network.name, status, str(error))
 
