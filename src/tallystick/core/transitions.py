@@ -215,8 +215,7 @@ def steps(current: Status, target: Status, *, late: bool = False) -> tuple[Statu
         if stop not in EDGES[start]:
             raise IllegalTransition(
                 f"An invoice cannot go from {start} to {stop}.",
-                remedy="This is a defect in Tallystick: nothing was written; please report it with the invoice's
-                history.",
+                remedy="This is a defect in Tallystick: nothing was written; please report the invoice's history.",
             )
     return tuple(way)
 
