@@ -28,13 +28,11 @@ from bench.latency import latency
 TITLES = {
     "creation": (
         "(a) invoices created over HTTP, against single-INSERT commits of the same database",
-        "Bound by Python's time per request in the one API process (routing, validation, the address, three events), then "
-         "by round trips to the database inside the transaction.",
+        "Bound by Python's time per request in the one API process, then by round trips inside the transaction.",
     ),
     "blocks": (
         "(b) intake of blocks, against only fetching and decoding the same bytes",
-        "Strangers' blocks: bound by checking blooms and receipts and by a dozen round trips per block. Our payments: by "
-         "judging each invoice and rendering its events in Python.",
+        "Strangers' blocks: bound by checks and a dozen round trips. Ours: by judging invoices and rendering events.",
     ),
     "addresses": (
         "(c) intake with many addresses issued and open",

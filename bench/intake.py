@@ -161,7 +161,8 @@ async def _issue(shop: Shop, count: int) -> None:
         await connection.execute(
             """INSERT INTO addresses (family, address, merchant_id, wallet_id, derivation_index, invoice_id, option_id,
                    issued_at)
-               SELECT 'evm', address, $1, $2, 1, invoice_id, id, now() FROM payment_options WHERE id LIKE 'opt_bulk%'""",
+               SELECT 'evm', address, $1, $2, 1, invoice_id, id, now()
+               FROM payment_options WHERE id LIKE 'opt_bulk%'""",
             shop.merchant_id, wallet, timeout=600,
         )  # fmt: skip
         await connection.execute(
