@@ -115,6 +115,7 @@ class CustomerView(msgspec.Struct, frozen=True, kw_only=True):
     shows: tuple[str, ...]
     success_url: str | None
     cancel_url: str | None
+    cancel_text: str
 
 
 async def customer_view(connection: Connection, ctx: Context, invoice_id: str) -> CustomerView:
@@ -131,7 +132,8 @@ def build_view(
     seconds_left = max(0, int((invoice.expires_at - now).total_seconds()))
     time_up = status in _OPEN and now >= invoice.expires_at
     options = tuple(
-        _option(option, networks, merchant_name, status=status, time_up=time_up) for option in invoice.payment_options
+        _option(option, networks, merchant_name, status=status, time_up=time_up)
+        for option in invoice.payment_options
     )
     selected = _selected(invoice.payment_options)
     progress = _progress(invoice.payment_options, status)
@@ -161,6 +163,7 @@ def build_view(
         shows=_shows(status, options, payments, time_up=time_up, progress=progress),
         success_url=_web_link(success_url),
         cancel_url=_web_link(cancel_url),
+        cancel_text=texts.LABELS["cancel" if status in _CANCELABLE else "to_shop"].format(merchant=merchant_name),
     )
 
 
@@ -248,7 +251,9 @@ def _progress(options: list[objects.PaymentOption], status: Status) -> CheckoutP
     return CheckoutProgress(have=have, need=need, text=texts.PROGRESS_COUNT.format(have=have, need=need))
 
 
-def _payments(payments: list[objects.Payment], networks: Mapping[str, Network]) -> tuple[CheckoutPayment, ...]:
+def _payments(
+    payments: list[objects.Payment], networks: Mapping[str, Network]
+) -> tuple[CheckoutPayment, ...]:
     """The newest transfers. Unknown tokens are left out: anyone can send junk, and its name may be bait."""
     known = [payment for payment in payments if payment.asset is not None]
     return tuple(

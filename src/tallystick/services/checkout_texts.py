@@ -89,8 +89,8 @@ STATUS_WORDS: Final = MappingProxyType(
         Status.PARTIALLY_PAID: Words(
             Phase.PARTIAL,
             "Part received, send the rest",
-            "Part of the amount arrived.",
             "Send the missing amount to the same address.",
+            "We notice it by ourselves.",
         ),
         Status.CONFIRMING: Words(
             Phase.CONFIRMING,
@@ -164,7 +164,9 @@ PROGRESS_FINALITY: Final = MappingProxyType(
     }
 )
 
-WARNING: Final = "Send only {asset} on the {network} network. Another coin or network may not reach {merchant}."
+WARNING: Final = (
+    "Send only {asset} on the {network} network. Another coin or network may not arrive."
+)
 RECEIVED: Final = "{amount} {asset} of {expected} {asset} received"
 
 PAYMENT_WORDS: Final = MappingProxyType(

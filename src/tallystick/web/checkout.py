@@ -18,6 +18,7 @@ Must not: show anything that is not in `services.checkout.CustomerView`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote, urlsplit
 
@@ -82,9 +83,8 @@ class Site:
             lstrip_blocks=True,
             auto_reload=False,
         )
-        environment.globals.update(
-            asset={name: asset.path for name, asset in assets.assets().items()}, t=texts.LABELS
-        )
+        paths = {name: asset.path for name, asset in assets.assets().items()}
+        environment.globals.update(asset=paths, t=SimpleNamespace(**texts.LABELS))
         self.page: Template = environment.get_template("checkout.html")
         self.message: Template = environment.get_template("message.html")
 
@@ -154,7 +154,6 @@ async def show_invoice(
         clock=clock_text(view.seconds_left),
         tally=tally_paths(view.progress),
         to_shop=texts.LABELS["to_shop"].format(merchant=view.merchant_name),
-        cancel=texts.LABELS["cancel"].format(merchant=view.merchant_name),
     )
     return Response(html, media_type=MediaType.HTML, headers=PAGE_HEADERS)
 
