@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal was closed
 METRICS_SECONDS: Final = 5.0
 BACKLOG_COUNT_MAX: Final = 100_000
 CONNECTIONS_PER_PROCESS: Final = (
@@ -64,7 +65,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, ResultT]]) -> ResultT:
-    """Run `main` on uvloop; SIGINT and SIGTERM set its stop event, a second one cancels it."""
+    """Run `main` on uvloop; SIGINT, SIGTERM and SIGHUP set its stop event, a second one cancels it."""
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -83,12 +84,12 @@ async def _until_signalled(main: Callable[[asyncio.Event], Awaitable[ResultT]]) 
         log.info("stopping", signal=signal.Signals(number).name)
         stop.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOP_SIGNALS:
         loop.add_signal_handler(number, on_signal, number)
     try:
         return await task
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOP_SIGNALS:
             loop.remove_signal_handler(number)
 
 
@@ -229,6 +230,8 @@ async def serve(
 
             address = take_address(config.host, config.port)
             stack.callback(address.close)
+            loading = asyncio.create_task(asyncio.to_thread(_load_application), name="load-application")
+            stack.push_async_callback(lambda: asyncio.gather(loading, return_exceptions=True))
         database = await stack.enter_async_context(open_database(config))
         port = config.port if address is None else address.getsockname()[1]
         context = await open_context(config, database, port=port)
@@ -315,6 +318,12 @@ async def _count_deliveries(context: Context, stop: asyncio.Event) -> None:
             waiting = await backlog(connection, count_max=BACKLOG_COUNT_MAX)
         show_deliveries(waiting.pending, waiting.oldest_due_at, context.now())
         await wait_or_stop(stop, METRICS_SECONDS)
+
+
+def _load_application() -> None:
+    """Import the application while the database starts: each takes most of a second."""
+    import tallystick.api.app
+    import tallystick.web.checkout  # noqa: F401
 
 
 async def _serve_http(

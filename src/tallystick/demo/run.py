@@ -21,7 +21,7 @@ import msgspec
 
 from tallystick import config as configuration
 from tallystick.core.errors import ConfigurationError
-from tallystick.db.embedded import temporary_data_folder
+from tallystick.db.embedded import EmbeddedPostgres, temporary_data_folder
 from tallystick.demo.anvil import find_anvil, start_anvil
 from tallystick.demo.merchant import DemoFailed, Merchant
 from tallystick.demo.timeline import Timeline, shortened
@@ -144,7 +144,9 @@ async def _set_up(
     chain = await stack.enter_async_context(start_anvil(chain_id=CHAIN_ID_FIRST + os.getpid()))
     customer = await stack.enter_async_context(Customer(chain.url, chain.chain_id, development_account(0)))
     token = await _issue_token(chain, customer)
-    config = _config(folder, chain, token, port)
+    # Nobody will miss this data, so nobody waits for the disk.
+    database = EmbeddedPostgres(folder / "data", worthless_data=True)
+    config = _config(await stack.enter_async_context(database.run()), chain, token, port)
     ready = await stack.enter_async_context(_server(config, stop))
     events: list[dict[str, Any]] = []
 
@@ -176,10 +178,10 @@ async def _issue_token(chain: Anvil, customer: Customer) -> str:
     return token
 
 
-def _config(folder: Path, chain: Anvil, token: str, port: int | None) -> configuration.Config:
+def _config(database_url: str, chain: Anvil, token: str, port: int | None) -> configuration.Config:
     """The demo's configuration. Of the environment only where to listen and the public address are taken over."""
     document: dict[str, Any] = {
-        "data_dir": str(folder / "data"),
+        "database_url": database_url,
         "listen": f"127.0.0.1:{_free_or_any(port)}",
         "webhooks": {"allow_private_targets": True},
         "rates": {"static": {"ETH/USD": "2500", f"{TOKEN}/USD": "1"}},
@@ -366,6 +368,7 @@ async def _stay(stage: _Stage, stop: asyncio.Event, *, wait_for_key: bool) -> No
                 f"DEMO-{number}", "12.50", "USD", OPEN_INVOICE_SECONDS
             )
             _invite(stage, invoice, wait_for_key=wait_for_key)
+            pressed.clear()  # one press too many must not pay what nobody has seen yet
             watching = asyncio.create_task(_watch(stage, invoice["id"]))
             try:
                 await _pay_when_asked(stage, invoice["id"], pressed, watching)
