@@ -1,4 +1,5 @@
 """The assessment, read like a ledger: what was asked, what is known, and what is therefore true."""
+# ruff: noqa: E501  (a case is one line of the ledger: columns are read faster than paragraphs)
 
 from __future__ import annotations
 
@@ -378,7 +379,7 @@ HEIGHTS = st.integers(1, TIP)
 
 @st.composite
 def transfers(draw: st.DrawFn) -> TransferFact:
-    """Any transfer: of the asked asset or not, in time or not, in the best chain, in a lost block, pending, replaced."""
+    """Any transfer: of the asked asset or not, in time or not, in the best chain or a lost block, pending, replaced."""
     network, asset = draw(
         st.sampled_from([("alpha", TOKEN), ("alpha", COIN), ("beta", BETA_TOKEN), ("alpha", None)])
     )
