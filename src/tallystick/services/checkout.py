@@ -132,8 +132,7 @@ def build_view(
     seconds_left = max(0, int((invoice.expires_at - now).total_seconds()))
     time_up = status in _OPEN and now >= invoice.expires_at
     options = tuple(
-        _option(option, networks, merchant_name, status=status, time_up=time_up)
-        for option in invoice.payment_options
+        _option(option, networks, status=status, time_up=time_up) for option in invoice.payment_options
     )
     selected = _selected(invoice.payment_options)
     progress = _progress(invoice.payment_options, status)
@@ -198,7 +197,6 @@ def _words(status: Status, progress: CheckoutProgress | None, *, time_up: bool) 
 def _option(
     option: objects.PaymentOption,
     networks: Mapping[str, Network],
-    merchant_name: str,
     *,
     status: Status,
     time_up: bool,
@@ -224,7 +222,7 @@ def _option(
         address=address,
         address_parts=(address[:6], address[6:-6], address[-6:]) if address is not None else None,
         uri=option.uri if asked else None,
-        warning=texts.WARNING.format(asset=option.asset, network=name, merchant=merchant_name),
+        warning=texts.WARNING.format(asset=option.asset, network=name),
     )
 
 

@@ -110,8 +110,11 @@ class InvoiceHub:
                 watcher.bell.set()
 
     async def run(self) -> None:
-        """Listen and fan out until cancelled or closed. Database trouble is retried here; anything else is raised, and
-        the streams stay open so that a supervisor may call `run` again."""
+        """Listen and fan out until cancelled or closed.
+
+        Whatever goes wrong is logged and tried again after a pause, with the streams kept open: the pages of all
+        customers hang on this one loop, and every stream is brought up to date when it listens again.
+        """
         retrying = AsyncRetrying(
             wait=wait_random(0.1, self._limits.reconnect_seconds_max),
             retry=self._is_trouble,
@@ -200,7 +203,7 @@ class InvoiceHub:
 
     def _is_trouble(self, state: RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome is not None else None
-        return isinstance(error, _DATABASE_TROUBLE) and not self._closed.is_set()
+        return isinstance(error, Exception) and not self._closed.is_set()
 
     async def _listen(self) -> None:
         """Listen on one connection until it dies (raises) or the hub is closed (returns)."""
@@ -277,4 +280,10 @@ def _message(view: CustomerView, *, retry_ms: int) -> ServerSentEventMessage:
 
 def _log_trouble(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome is not None else None
-    log.warning("checkout_stream_reconnecting", error=type(error).__name__, attempt=state.attempt_number)
+    expected = isinstance(error, _DATABASE_TROUBLE)
+    log.warning(
+        "checkout_stream_reconnecting",
+        error=type(error).__name__,
+        attempt=state.attempt_number,
+        exc_info=None if expected else error,
+    )
