@@ -106,7 +106,7 @@ class Follower:
 
         retrying = AsyncRetrying(
             retry=retry_if_exception_type((SourceError, StaleWrite)),
-            wait=wait_exponential_jitter(initial=0.2, max=self._options.retry_seconds_max, jitter=0.2),
+            wait=wait_exponential_jitter(multiplier=0.2, max=self._options.retry_seconds_max, jitter=0.2),
             stop=stop_when_event_set(stop),  # type: ignore[arg-type]  # asyncio's event answers is_set(), too
             sleep=pause,
             before_sleep=self._note_trouble,
