@@ -23,13 +23,15 @@ from litestar.types import ControllerRouterHandler
 from tallystick.api.app import create_app
 from tallystick.api.edge import Application
 from tallystick.api.limits import Limits
+from tallystick.core.chain import Block, BlockHeader, BlockRef, Channel, ObservedTransfer
 from tallystick.core.network import Network
 from tallystick.db.pool import Database
 from tallystick.rates.source import RateSource, StaticRates
 from tallystick.services import merchants, wallets
 from tallystick.services.context import Context
+from tallystick.services.intake import Step, apply_step
 from tallystick.services.merchants import Scope
-from tallystick.services.networks import sync_networks
+from tallystick.services.networks import record_head, record_status, sync_networks
 from tallystick.services.wallets import NewWallet
 from tests.support.stand import RATES, account_key, evm_network
 
@@ -37,6 +39,7 @@ NETWORKS = (
     evm_network("ethereum", 1, token="0x" + "a1" * 20),
     evm_network("polygon", 137),
 )
+FIRST_HEIGHT = 100
 START_SECONDS_MAX = 20
 
 
@@ -113,6 +116,15 @@ class Api:
             _, key = await merchants.create_key(connection, self.ctx, merchant.id, "test", scopes)
         return key
 
+    async def pay(self, invoice: dict[str, Any], amount: int, *, blocks_more: int = 0, nonce: int = 0) -> str:
+        """Pay an invoice's first option in its coin, `amount` in base units; answer the transaction's hash."""
+        option = invoice["payment_options"][0]
+        transfer = transfer_to(option["address"], amount, nonce=nonce)
+        await mine_by_hand(self.ctx, option["network"], transfer)
+        for _ in range(blocks_more):
+            await mine_by_hand(self.ctx, option["network"])
+        return transfer.tx_hash
+
     async def close(self) -> None:
         """Close the clients."""
         for client in self._clients:
@@ -120,14 +132,49 @@ class Api:
 
 
 async def follow_by_hand(ctx: Context) -> None:
-    """Make every configured network look followed: it has a cursor at height 100, which is also the node's head."""
+    """Make every configured network look followed: its first block is read, and the node has no other."""
     async with ctx.database.transaction() as connection:
         await sync_networks(connection, ctx.networks)
-        await connection.execute(
-            "UPDATE networks SET cursor_hash = '0x' || repeat('ab', 32), cursor_height = 100, cursor_time = $1, "
-            "head_height = 100, head_time = $1, head_changed_at = $1, scanned_until = $1, status = 'following'",
-            datetime.now(UTC).replace(microsecond=0),
+    for name in ctx.networks:
+        await mine_by_hand(ctx, name)
+
+
+async def mine_by_hand(ctx: Context, network: str, *transfers: ObservedTransfer) -> Block:
+    """Take in one more block of a network, with these transfers, as its follower would."""
+    async with ctx.database.connection() as connection:
+        row = await connection.fetchrow(
+            "SELECT cursor_hash, cursor_height FROM networks WHERE name = $1", network
         )
+    assert row is not None
+    last = None if row["cursor_hash"] is None else BlockRef(row["cursor_hash"], row["cursor_height"])
+    height = FIRST_HEIGHT if last is None else last.height + 1
+    header = BlockHeader(
+        hash=f"0x{height:064x}",
+        parent_hash=f"0x{height - 1:064x}",
+        height=height,
+        time=datetime.now(UTC).replace(microsecond=0),
+    )
+    spends = {transfer.spend_key: transfer.tx_hash for transfer in transfers}
+    block = Block(header, transfers, spends)
+    await apply_step(ctx, ctx.networks[network], Step(expected=last, blocks=(block,)))
+    async with ctx.database.transaction() as connection:
+        await record_head(connection, ctx, network, header)
+        await record_status(connection, network, "following", None)
+    return block
+
+
+def transfer_to(address: str, amount: int, *, nonce: int = 0) -> ObservedTransfer:
+    """Coins sent to an address, in base units. Every nonce is another transaction."""
+    return ObservedTransfer(
+        tx_hash=f"0x{nonce + 0xBEEF:064x}",
+        channel=Channel.VALUE,
+        ordinal=0,
+        sender="0x" + "5e" * 20,
+        to=address.lower(),
+        contract=None,
+        amount=amount,
+        spend_key=f"sender:{nonce}",
+    )
 
 
 @contextlib.asynccontextmanager

@@ -37,7 +37,7 @@ async def readyz(request: ApiRequest) -> Response[Health]:
             reasons = waiting_for(
                 await networks.list_networks(connection, request.ctx), len(request.ctx.networks)
             )
-    except Exception as error:
+    except Exception as error:  # an outage is an answer here; everything else is passed on
         if not is_outage(error):
             raise
         reasons = ["The database cannot be used at the moment."]
