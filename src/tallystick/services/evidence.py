@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+from tallystick.chains.families import FAMILIES
 from tallystick.core.assess import Assessment, Verdict
 from tallystick.core.chain import NetworkView
 from tallystick.core.invoice import Match, PaymentStatus, Status
@@ -81,7 +82,7 @@ def evidence_of(
                 "type": "address",
                 "option_id": option.terms.id,
                 "network": option.terms.asset.network,
-                "address": option.address,
+                "address": FAMILIES[option.family].display(option.address),
             }
             for option in invoice.options
             if option.address is not None
