@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import groupby
 from typing import Final
 
 from tallystick.core.webhook import DeliveryStatus, EndpointStatus
@@ -68,7 +69,7 @@ class StoredDelivery:
 class ClaimedDelivery:
     """A delivery that is ours until `leased_until`, with all that is needed to send it.
 
-    `attempts_made` counts since the schedule began. `failing` is whether the endpoint's last attempt failed.
+    `attempts_made` counts since the schedule began.
     `previous_secret` is set while it still signs as well. The secrets stay out of `repr`, so that no log shows them.
     """
 
@@ -79,7 +80,6 @@ class ClaimedDelivery:
     leased_until: datetime
     body: str
     url: str
-    failing: bool
     secret: str = field(repr=False)
     previous_secret: str | None = field(repr=False)
 
@@ -239,24 +239,27 @@ async def deliveries_of(
     connection: Connection, merchant_id: str, event_id: str, *, attempts_max: int
 ) -> list[StoredDelivery]:
     """Every delivery of an event, each with its latest `attempts_max` attempts."""
-    rows = await SQL.deliveries_of.all(connection, merchant_id=merchant_id, event_id=event_id)
-    attempts: dict[str, list[StoredAttempt]] = {row["id"]: [] for row in rows}
-    for row in await SQL.attempts_of.all(connection, delivery_ids=list(attempts), limit=attempts_max):
-        attempts[row["delivery_id"]].append(
+    rows = await SQL.deliveries_of.all(
+        connection, merchant_id=merchant_id, event_id=event_id, attempts_max=attempts_max
+    )
+    return [_delivery(list(group)) for _, group in groupby(rows, key=lambda row: str(row["id"]))]
+
+
+def _delivery(rows: Sequence[Record]) -> StoredDelivery:
+    first = rows[0]
+    return StoredDelivery(
+        id=first["id"],
+        event_id=first["event_id"],
+        endpoint_id=first["endpoint_id"],
+        status=DeliveryStatus(first["status"]),
+        next_attempt_at=first["next_attempt_at"],
+        created_at=first["created_at"],
+        attempts=tuple(
             StoredAttempt(row["at"], row["status_code"], row["duration_ms"], row["error"])
-        )
-    return [
-        StoredDelivery(
-            id=row["id"],
-            event_id=row["event_id"],
-            endpoint_id=row["endpoint_id"],
-            status=DeliveryStatus(row["status"]),
-            next_attempt_at=row["next_attempt_at"],
-            created_at=row["created_at"],
-            attempts=tuple(attempts[row["id"]]),
-        )
-        for row in rows
-    ]
+            for row in rows
+            if row["number"] is not None
+        ),
+    )
 
 
 async def redelivery_targets(
@@ -299,14 +302,15 @@ async def claim(
     after: str,
     rooms: Mapping[str, int],
     room: int,
-    failing_too: bool,
+    failing: bool,
     limit: int,
     now: datetime,
     leased_until: datetime,
 ) -> list[ClaimedDelivery]:
     """Take up to `limit` due deliveries, walking the endpoints from the one after `after` on.
 
-    `rooms` says how many each busy endpoint may get, `room` how many any other. In the order of endpoints.
+    `rooms` says how many each busy endpoint may get, `room` how many any other; `failing` whether it is about endpoints
+    whose last attempt failed, or about all others. In the order of endpoints.
     """
     rows = await SQL.claim.all(
         connection,
@@ -314,7 +318,7 @@ async def claim(
         busy=list(rooms),
         rooms=list(rooms.values()),
         room=room,
-        failing_too=failing_too,
+        failing=failing,
         limit=limit,
         now=now,
         leased_until=leased_until,
@@ -328,7 +332,6 @@ async def claim(
             leased_until=leased_until,
             body=row["body"],
             url=row["url"],
-            failing=row["failing_since"] is not None,
             secret=row["secret"],
             previous_secret=row["previous_secret"],
         )

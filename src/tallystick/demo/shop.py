@@ -1,7 +1,7 @@
 """A shop that receives webhooks, the way a merchant's server should.
 
-For: `tallystick demo`, and as an example to read. Holds true: a request counts only if its signature is right; an event is
-told once, however often it arrives; whatever the order of arrival, `sequence` tells which event of an object is newer.
+For: `tallystick demo`, and as an example to read. Holds true: a request counts only if its signature is right; an event
+is told once, however often it arrives. Events may come out of order: `sequence` tells which one of an object is newer.
 Must not: trust anything in a request before its signature is checked, or do slow work before it answers.
 """
 

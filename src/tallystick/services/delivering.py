@@ -50,14 +50,14 @@ async def claim_deliveries(
     after: str,
     rooms: Mapping[str, int],
     room: int,
-    failing_too: bool,
+    failing: bool,
     limit: int,
     lease: timedelta = LEASE,
 ) -> list[ClaimedDelivery]:
     """Take up to `limit` due deliveries for `lease`, beginning with the endpoint after `after` ("" is the first).
 
-    At most `room` for an endpoint, or its entry in `rooms`; with `failing_too` also one for each endpoint whose last
-    attempt failed. The caller commits before it sends.
+    At most `room` for an endpoint, or its entry in `rooms`. `failing` chooses between endpoints whose last attempt
+    failed and all others: the caller has places for either. The caller commits before it sends.
     """
     now = ctx.now()
     return await stored.claim(
@@ -65,7 +65,7 @@ async def claim_deliveries(
         after=after,
         rooms=rooms,
         room=room,
-        failing_too=failing_too,
+        failing=failing,
         limit=limit,
         now=now,
         leased_until=now + lease,

@@ -58,6 +58,9 @@ PER_ENDPOINT_MAX: Final = 32
 POLL_SECONDS: Final = 1.0
 HOUSEKEEPING_SECONDS: Final = 10.0
 RECORD_BATCH_MAX: Final = 256
+# Under load, what comes within this time goes into one transaction. The first event after a quiet moment does not wait.
+GATHER_SECONDS: Final = 0.01
+FAILING_CLAIM_SECONDS: Final = 0.2  # between claims for failing endpoints: their retries are not in a hurry
 STOP_SECONDS_MAX: Final = 5.0  # for what is in flight; the rest is given back
 DATABASE_PATIENCE_SECONDS: Final = 30.0
 BACKLOG_COUNT_MAX: Final = 100_000
@@ -127,7 +130,9 @@ class Deliverer:
             try:
                 await run.until(stop, sender)
             except ExceptionGroup as group:
-                raise group.exceptions[0] from group  # the first failure is the reason, the others follow from it
+                raise group.exceptions[
+                    0
+                ] from group  # the first failure is the reason, the others follow from it
 
 
 class _Run:
@@ -147,7 +152,9 @@ class _Run:
         self._lanes = Lanes(in_flight_max=options.in_flight_max, per_endpoint_max=options.per_endpoint_max)
         self._sending: dict[asyncio.Task[None], ClaimedDelivery] = {}
         self._outcomes: asyncio.Queue[Attempted] = asyncio.Queue()
-        self._position = ""  # the last endpoint that was served; claims go round from there
+        # The last endpoint served, among those that work and among those that fail; claims go round from there.
+        self._position = {False: "", True: ""}
+        self._failing_claim_at = 0.0
         self._clock = asyncio.get_running_loop().time
 
     async def until(self, stop: asyncio.Event, sender: Sender) -> None:
@@ -161,8 +168,8 @@ class _Run:
                 ]
                 while not stop.is_set():
                     await self._wait_for_work()
-                    if not stop.is_set():
-                        await self._claim_and_send(sender)
+                    if not stop.is_set() and await self._claim_and_send(sender):
+                        await asyncio.sleep(GATHER_SECONDS)
                 await self._finish()
                 for helper in helpers:
                     helper.cancel()
@@ -183,33 +190,47 @@ class _Run:
         await stop.wait()
         self._wake.set()
 
-    async def _claim_and_send(self, sender: Sender) -> None:
-        """Claim what there is room for, round the endpoints once, and start sending it."""
-        went_round = self._position == ""
-        while (limit := self._lanes.free) > 0:
-            claimed = await self._with_patience(partial(self._claim, limit))
+    async def _claim_and_send(self, sender: Sender) -> int:
+        """Claim what there is room for and start sending it. Answers how many for endpoints that work."""
+        count = await self._go_round(sender, failing=False)
+        if self._clock() >= self._failing_claim_at:
+            self._failing_claim_at = self._clock() + FAILING_CLAIM_SECONDS
+            await self._go_round(sender, failing=True)
+        return count
+
+    async def _go_round(self, sender: Sender, *, failing: bool) -> int:
+        """Claim round the endpoints once, or until all places are taken."""
+        went_round = self._position[failing] == ""
+        count = 0
+        while (limit := self._lanes.slow_free if failing else self._lanes.free) > 0:
+            claimed = await self._with_patience(partial(self._claim, limit, failing=failing))
             for delivery in claimed:
-                self._lanes.enter(delivery.endpoint_id, failing=delivery.failing)
+                self._lanes.enter(delivery.endpoint_id, failing=failing)
                 task = asyncio.create_task(self._attempt(sender, delivery))
                 self._sending[task] = delivery
                 task.add_done_callback(self._forget)
+            count += len(claimed)
             if len(claimed) == limit:
-                self._position = claimed[-1].endpoint_id
-                return
-            self._position = ""
+                self._position[failing] = claimed[-1].endpoint_id
+                break
+            self._position[failing] = ""
             if went_round:
-                return
+                break
             went_round = True
+        return count
 
-    async def _claim(self, limit: int) -> list[ClaimedDelivery]:
+    async def _claim(self, limit: int, *, failing: bool) -> list[ClaimedDelivery]:
+        rooms = self._lanes.rooms(self._clock())
+        if failing:
+            rooms = {endpoint: min(1, room) for endpoint, room in rooms.items()}
         async with self._ctx.database.transaction() as connection:
             return await claim_deliveries(
                 connection,
                 self._ctx,
-                after=self._position,
-                rooms=self._lanes.rooms(self._clock()),
-                room=self._lanes.room_first,
-                failing_too=self._lanes.slow_free,
+                after=self._position[failing],
+                rooms=rooms,
+                room=1 if failing else self._lanes.room_first,
+                failing=failing,
                 limit=limit,
                 lease=self._options.lease,
             )
@@ -236,10 +257,12 @@ class _Run:
             )
         duration_ms = int((now - begun) * 1000)
         self._outcomes.put_nowait(Attempted(delivery, begun_at, duration_ms, answer))
+        self._wake.set()  # there is room again
 
     async def _record_for_ever(self) -> None:
         while True:
             batch = [await self._outcomes.get()]
+            await asyncio.sleep(GATHER_SECONDS)
             while len(batch) < RECORD_BATCH_MAX and not self._outcomes.empty():
                 batch.append(self._outcomes.get_nowait())
             for disabled in await self._with_patience(partial(self._record, batch)):
@@ -248,7 +271,6 @@ class _Run:
                     self._on_disabled(disabled)
             for _ in batch:
                 self._outcomes.task_done()
-            self._wake.set()  # there is room again
 
     async def _record(self, batch: list[Attempted]) -> list[Disabled]:
         async with self._ctx.database.transaction() as connection:

@@ -15,6 +15,7 @@ from typing import Final
 ROOM_FIRST: Final = 4
 QUICK_SECONDS_MAX: Final = 1.0
 HOLD_SECONDS_MAX: Final = 60.0  # longer waits stand on the delivery itself
+REMEMBERED_SECONDS_MAX: Final = 5.0  # for a quick endpoint without work
 LANES_MAX: Final = 2048
 
 
@@ -22,6 +23,7 @@ LANES_MAX: Final = 2048
 class _Lane:
     in_flight: int
     room: int
+    left_at: float = 0.0
     held_until: float = 0.0
 
 
@@ -45,26 +47,31 @@ class Lanes:
         return min(ROOM_FIRST, self._per_endpoint_max)
 
     @property
-    def slow_free(self) -> bool:
-        """Whether there is a place left in the half that slow endpoints share."""
+    def slow_free(self) -> int:
+        """How many places are left in the half that slow and failing endpoints share."""
         slow = sum(lane.in_flight for lane in self._lanes.values() if lane.room == 1)
-        return slow < max(1, self._in_flight_max // 2)
+        return max(0, min(self.free, max(1, self._in_flight_max // 2) - slow))
 
     def rooms(self, now: float) -> dict[str, int]:
         """How many more each known endpoint may get now."""
+        self._forget(now)
         slow_free = self.slow_free
-        return {
-            endpoint: 0
-            if lane.held_until > now or (lane.room == 1 and not slow_free)
-            else max(0, lane.room - lane.in_flight)
-            for endpoint, lane in self._lanes.items()
-        }
+        found: dict[str, int] = {}
+        for endpoint, lane in self._lanes.items():
+            room = 0 if lane.held_until > now else max(0, lane.room - lane.in_flight)
+            if lane.room == 1 and room:
+                room = min(room, slow_free)
+                slow_free -= room
+            found[endpoint] = room
+        return found
 
     def enter(self, endpoint_id: str, *, failing: bool) -> None:
         """A delivery to this endpoint begins. `failing` is whether its last attempt failed, as far as is stored."""
-        lane = self._lanes.get(endpoint_id)
-        if lane is None:
-            lane = self._lanes[endpoint_id] = _Lane(0, 1 if failing else self.room_first)
+        # Taken out and put in again: the slow ones that were served last come last in `rooms`.
+        lane = self._lanes.pop(endpoint_id, None) or _Lane(0, self.room_first)
+        self._lanes[endpoint_id] = lane
+        if failing:
+            lane.room = 1
         lane.in_flight += 1
         self._in_flight += 1
 
@@ -74,6 +81,7 @@ class Lanes:
         """A delivery ended after `seconds`; the endpoint asked for a pause of `hold_seconds`."""
         lane = self._lanes[endpoint_id]
         lane.in_flight -= 1
+        lane.left_at = now
         self._in_flight -= 1
         if accepted and seconds <= QUICK_SECONDS_MAX:
             lane.room = min(self._per_endpoint_max, lane.room + 1)
@@ -81,12 +89,13 @@ class Lanes:
             lane.room = max(1, lane.room // 2)
         if hold_seconds > 0:
             lane.held_until = max(lane.held_until, now + min(hold_seconds, HOLD_SECONDS_MAX))
-        if not lane.in_flight and lane.held_until <= now and lane.room >= self.room_first:
-            del self._lanes[endpoint_id]  # as good as unknown
-        elif len(self._lanes) > LANES_MAX:
-            self._forget_one()
 
-    def _forget_one(self) -> None:
-        idle = next((endpoint for endpoint, lane in self._lanes.items() if not lane.in_flight), None)
-        if idle is not None:
-            del self._lanes[idle]
+    def _forget(self, now: float) -> None:
+        """Forget idle endpoints: quick ones after a while, any when there are too many."""
+        too_many = len(self._lanes) - LANES_MAX
+        for endpoint, lane in list(self._lanes.items()):
+            if lane.in_flight or lane.held_until > now:
+                continue
+            if too_many > 0 or (lane.room >= self.room_first and now - lane.left_at > REMEMBERED_SECONDS_MAX):
+                del self._lanes[endpoint]
+                too_many -= 1

@@ -84,18 +84,16 @@ WHERE merchant_id = :merchant_id
 ORDER BY written_by, position LIMIT :limit;
 
 -- name: deliveries_of
--- Every delivery of one event.
-SELECT id, event_id, endpoint_id, status, next_attempt_at, created_at FROM deliveries
-WHERE event_id = :event_id AND merchant_id = :merchant_id ORDER BY id;
-
--- name: attempts_of
--- The latest attempts of these deliveries, oldest first. A delivery sent again and again keeps a long history.
-SELECT t.delivery_id, t.at, t.status_code, t.duration_ms, t.error
-FROM unnest(:delivery_ids::text[]) AS d(id)
-CROSS JOIN LATERAL (
-    SELECT * FROM delivery_attempts AS a WHERE a.delivery_id = d.id ORDER BY a.number DESC LIMIT :limit
-) AS t
-ORDER BY t.delivery_id, t.number;
+-- Every delivery of one event with its latest attempts, oldest first; a delivery without attempts is one row without
+-- one. A delivery sent again and again has a long history. One statement, so that both parts are of one moment.
+SELECT d.id, d.event_id, d.endpoint_id, d.status, d.next_attempt_at, d.created_at,
+       t.number, t.at, t.status_code, t.duration_ms, t.error
+FROM deliveries AS d
+LEFT JOIN LATERAL (
+    SELECT * FROM delivery_attempts AS a WHERE a.delivery_id = d.id ORDER BY a.number DESC LIMIT :attempts_max
+) AS t ON true
+WHERE d.event_id = :event_id AND d.merchant_id = :merchant_id
+ORDER BY d.id, t.number;
 
 -- name: redelivery_targets
 -- Endpoints that an event can be sent to again: enabled ones that want its type or were sent it before. A ping
@@ -124,7 +122,7 @@ WHERE d.status <> 'pending' OR d.next_attempt_at > :leased_until;
 -- deliverer skipped. `next_attempt_at` becomes the end of the lease. The walk goes from endpoint to endpoint through
 -- the index of what is due, beginning after the endpoint `after`, and stops when `limit` rows are found: neither a large
 -- backlog of one endpoint nor the number of endpoints without work costs anything. `rooms` overrides the room of the
--- endpoints that are busy with this deliverer; an endpoint that is failing gets one delivery at a time.
+-- endpoints that are busy with this deliverer. Endpoints whose last attempt failed are claimed for apart (`failing`).
 WITH RECURSIVE waiting (endpoint_id) AS (
     (SELECT d.endpoint_id FROM deliveries AS d
      WHERE d.status = 'pending' AND d.endpoint_id > :after ORDER BY d.endpoint_id LIMIT 1)
@@ -139,10 +137,10 @@ due AS (
     CROSS JOIN LATERAL (
         SELECT e.id, coalesce(
             (SELECT b.room FROM unnest(:busy::text[], :rooms::int[]) AS b(endpoint_id, room) WHERE b.endpoint_id = e.id),
-            CASE WHEN e.failing_since IS NULL THEN :room::int ELSE 1 END) AS room
+            :room::int) AS room
         FROM webhook_endpoints AS e
         WHERE e.id = w.endpoint_id AND e.status = 'enabled' AND e.deleted_at IS NULL
-          AND (:failing_too::boolean OR e.failing_since IS NULL)
+          AND (e.failing_since IS NOT NULL) = :failing::boolean
         OFFSET 0
     ) AS target
     CROSS JOIN LATERAL (
@@ -159,7 +157,7 @@ taken AS (
     RETURNING d.id, d.event_id, d.endpoint_id, d.attempts_made
 )
 SELECT t.id, t.event_id, t.endpoint_id, t.attempts_made, v.body::text AS body,
-       e.url, e.secret, e.failing_since,
+       e.url, e.secret,
        CASE WHEN e.previous_secret_until > :now THEN e.previous_secret END AS previous_secret
 FROM taken AS t
 JOIN events AS v ON v.id = t.event_id
