@@ -100,7 +100,10 @@ def view(
     )
 
 
-def facts(*transfers: TransferFact, views: tuple[NetworkView, ...] = (), **decisions: datetime) -> Facts:
-    """Facts with the decisions named (`canceled_at=…`, `fulfilled_at=…`)."""
+def facts(
+    *transfers: TransferFact,
+    views: tuple[NetworkView, ...] = (),
+    decided: Decisions = Decisions(),  # noqa: B008  # frozen
+) -> Facts:
     seen = views or (view(),)
-    return Facts(transfers, Decisions(**decisions), {one.network: one for one in seen})
+    return Facts(transfers, decided, {one.network: one for one in seen})

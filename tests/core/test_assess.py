@@ -55,8 +55,8 @@ DEEP, SHALLOW, LATE_DEEP, LATE_SHALLOW = (
 GONE = anchor(5, best=False)
 ASKED = terms(option())  # 100 units for 100.00 USD, two blocks, -0.5 % to +10 %
 ACCEPTING = terms(option(), late=LatePayment.ACCEPT)
-FULFILLED = {"fulfilled_at": NOW}
-CANCELED = {"canceled_at": NOW}
+FULFILLED = Decisions(fulfilled_at=NOW)
+CANCELED = Decisions(canceled_at=NOW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +125,16 @@ LEDGER = [
     line("reorganised away, back in the mempool", ASKED, facts(transfer(100, GONE, in_mempool=True)), S.DETECTED, "100 0 0 0", "network wait"),
     line("mined again late, seen first in time", ASKED, facts(transfer(100, GONE, anchor(TIP - 1, seconds=90, name="0xb")), views=PAST), S.PAID, "100 100 0 10000", "merchant fulfill"),
     line("replaced by another transaction", ASKED, facts(REPLACED), S.AWAITING_PAYMENT, "0 0 100 0", "customer pay"),
-    line("fulfilled and still paid", ASKED, facts(transfer(100, DEEP), **FULFILLED), S.PAID, "100 100 0 10000", "merchant fulfill"),
-    line("fulfilled, then reversed", ASKED, facts(transfer(100, GONE), **FULFILLED), S.REVIEW_REQUIRED, "0 0 100 0", "support resolve"),
-    line("fulfilled, then back to one block", ASKED, facts(transfer(100, SHALLOW), **FULFILLED), S.REVIEW_REQUIRED, "100 0 0 0", "support resolve"),
-    line("fulfilled, paid late by the accept rule", ACCEPTING, facts(transfer(100, LATE_DEEP, seconds=60), views=PAST, **FULFILLED), S.PAID, "100 100 0 10000", "merchant fulfill", late=True),
-    line("canceled", ASKED, facts(**CANCELED), S.CANCELED, "0 0 100 0", "none none"),
-    line("canceled, window over", ASKED, facts(views=PAST, **CANCELED), S.CANCELED, "0 0 100 0", "none none"),
-    line("paid after it was canceled, within the window", ASKED, facts(transfer(100, DEEP), **CANCELED), S.LATE_PAID, "100 100 0 10000", "support resolve", late=True),
-    line("canceled is reviewed even where late is accepted", ACCEPTING, facts(transfer(100, DEEP), **CANCELED), S.LATE_PAID, "100 100 0 10000", "support resolve", late=True),
-    line("a part after it was canceled", ASKED, facts(transfer(40, DEEP), **CANCELED), S.UNDERPAID, "40 40 60 4000", "support resolve"),
-    line("another asset after it was canceled", ASKED, facts(WRONG, **CANCELED), S.REVIEW_REQUIRED, "0 0 100 0", "support resolve"),
+    line("fulfilled and still paid", ASKED, facts(transfer(100, DEEP), decided=FULFILLED), S.PAID, "100 100 0 10000", "merchant fulfill"),
+    line("fulfilled, then reversed", ASKED, facts(transfer(100, GONE), decided=FULFILLED), S.REVIEW_REQUIRED, "0 0 100 0", "support resolve"),
+    line("fulfilled, then back to one block", ASKED, facts(transfer(100, SHALLOW), decided=FULFILLED), S.REVIEW_REQUIRED, "100 0 0 0", "support resolve"),
+    line("fulfilled, paid late by the accept rule", ACCEPTING, facts(transfer(100, LATE_DEEP, seconds=60), views=PAST, decided=FULFILLED), S.PAID, "100 100 0 10000", "merchant fulfill", late=True),
+    line("canceled", ASKED, facts(decided=CANCELED), S.CANCELED, "0 0 100 0", "none none"),
+    line("canceled, window over", ASKED, facts(views=PAST, decided=CANCELED), S.CANCELED, "0 0 100 0", "none none"),
+    line("paid after it was canceled, within the window", ASKED, facts(transfer(100, DEEP), decided=CANCELED), S.LATE_PAID, "100 100 0 10000", "support resolve", late=True),
+    line("canceled is reviewed even where late is accepted", ACCEPTING, facts(transfer(100, DEEP), decided=CANCELED), S.LATE_PAID, "100 100 0 10000", "support resolve", late=True),
+    line("a part after it was canceled", ASKED, facts(transfer(40, DEEP), decided=CANCELED), S.UNDERPAID, "40 40 60 4000", "support resolve"),
+    line("another asset after it was canceled", ASKED, facts(WRONG, decided=CANCELED), S.REVIEW_REQUIRED, "0 0 100 0", "support resolve"),
     line("least that is within tolerance", terms(option(amount=20_000)), facts(transfer(19_900, DEEP)), S.PAID, "19900 19900 0 9950", "merchant fulfill"),
     line("one unit less than tolerated", terms(option(amount=20_000)), facts(transfer(19_899, DEEP)), S.PARTIALLY_PAID, "19899 19899 101 9949", "customer top_up"),
     line("most that is within tolerance", terms(option(amount=20_000)), facts(transfer(22_000, DEEP)), S.PAID, "22000 22000 0 11000", "merchant fulfill"),
@@ -364,7 +364,7 @@ WINDOW = Wakeup("alpha", Marker.TIME, int(DEADLINE.timestamp()))
         (facts(transfer(100, DEEP)), {WINDOW}),
         (facts(transfer(100, DEEP), views=PAST), set()),
         (facts(views=PAST), set()),
-        (facts(**CANCELED), set()),
+        (facts(decided=CANCELED), set()),
         (facts(transfer(100, GONE), views=PAST), set()),
     ],
 )

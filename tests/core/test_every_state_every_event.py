@@ -143,13 +143,18 @@ def _enough_in_time(setting: Setting, world: World, judged: Assessment) -> bool:
 def _check_wakeups(setting: Setting, world: World, judged: Assessment, said: _Said) -> None:
     """Something wakes the invoice up exactly as long as time alone can change the answer, and never too early."""
     chains = {"alpha": world.alpha, "beta": world.beta}
+    chain_of = {fact.id: fact.key.network for fact in world.facts(setting).transfers}
     tips = {name: len(chain.blocks) for name, chain in chains.items()}
     heights = {(w.network, w.position) for w in judged.wakeups if w.marker is Marker.TIP}
     windows = {w.network for w in judged.wakeups if w.marker is Marker.TIME}
     for network, position in heights:
         assert position > tips[network], f"due already, would be judged at every block: {said}"
-    confirming = [verdict for verdict in judged.verdicts if verdict.status is PaymentStatus.CONFIRMING]
-    assert bool(heights) == bool(confirming), said
+    confirming = {
+        (chain_of[verdict.transfer_id], verdict.anchor.block.height + 1)  # two blocks are required
+        for verdict in judged.verdicts
+        if verdict.status is PaymentStatus.CONFIRMING and verdict.anchor is not None
+    }
+    assert heights == confirming, said
     paying = {"alpha", "beta"} if setting.beta else {"alpha"}
     open_windows = {name for name in paying if not chains[name].scanned_past}
     assert windows == (set() if world.canceled else open_windows), said

@@ -24,6 +24,8 @@ from tallystick.core.errors import DatabaseError
 
 LOCK_KEY: Final = 0x7A11_5715  # any constant: the advisory lock under which one process migrates
 
+CONNECT_SECONDS_MAX: Final = 10
+
 
 async def migrate(url: str) -> str:
     """Migrate the database at `url` to the newest schema; answer its revision.
@@ -31,7 +33,7 @@ async def migrate(url: str) -> str:
     Raises DatabaseError when the database is newer than this code, or cannot be reached.
     """
     script = ScriptDirectory.from_config(_config())
-    engine = create_async_engine("postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(url))
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=lambda: _connect(url))
     try:
         async with engine.connect() as connection:
             await connection.execute(text(f"SELECT pg_advisory_lock({LOCK_KEY})"))
@@ -45,6 +47,16 @@ async def migrate(url: str) -> str:
     finally:
         await engine.dispose()
     return str(script.get_current_head())
+
+
+async def _connect(url: str) -> asyncpg.Connection[asyncpg.Record]:
+    try:
+        return await asyncpg.connect(url, timeout=CONNECT_SECONDS_MAX)
+    except (OSError, asyncpg.PostgresError, TimeoutError) as error:
+        raise DatabaseError(
+            f"The database cannot be reached ({type(error).__name__}).",
+            remedy="Check TALLYSTICK_DATABASE_URL, that the server runs and that the database exists.",
+        ) from error
 
 
 def run_sql(operations: Any, name: str) -> None:

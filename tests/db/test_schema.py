@@ -1,0 +1,292 @@
+"""The schema against the core, the queries against the schema.
+
+Holds true: what a CHECK lists is what the core enumerates; every column is explained; facts only grow; every statement
+is accepted by PostgreSQL; what runs for each block finds its rows by index.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from enum import StrEnum
+from importlib import resources
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tallystick.core.assess import Marker
+from tallystick.core.chain import Channel, Finality
+from tallystick.core.invoice import LatePayment, Match, OptionStatus, PaymentStatus, Status
+from tallystick.core.webhook import DeliveryStatus, EndpointStatus
+from tallystick.db.sql import Connection, Statement, load
+from tallystick.services.context import ActorType
+
+ENUMS: dict[tuple[str, str], type[StrEnum]] = {
+    ("invoices", "status"): Status,
+    ("invoices", "late_payment"): LatePayment,
+    ("payment_options", "status"): OptionStatus,
+    ("payment_options", "finality"): Finality,
+    ("transfers", "channel"): Channel,
+    ("payments", "match"): Match,
+    ("payments", "status"): PaymentStatus,
+    ("transitions", "actor_type"): ActorType,
+    ("wakeups", "marker"): Marker,
+    ("webhook_endpoints", "status"): EndpointStatus,
+    ("deliveries", "status"): DeliveryStatus,
+}
+# Published words that no enumeration of the core holds.
+WORDS: dict[tuple[str, str], set[str]] = {
+    ("wallets", "family"): {"evm", "tron", "bitcoin", "litecoin"},
+    ("networks", "status"): {
+        "following",
+        "catching_up",
+        "degraded",
+        "halted",
+        "misconfigured",
+        "unavailable",
+    },
+}
+# Facts only grow. What may still be changed or removed is named, with the statement that does it.
+FACTS = frozenset(
+    {
+        "blocks",
+        "transfers",
+        "anchors",
+        "conflicts",
+        "transitions",
+        "events",
+        "delivery_attempts",
+        "quotes",
+        "addresses",
+    }
+)
+EXCEPTIONS = {
+    ("connect_block", "blocks"),  # a known block joins the best chain again: in_best_chain
+    ("disconnect_above", "blocks"),  # in_best_chain
+    ("prune_blocks", "blocks"),  # old blocks that are nobody's evidence
+}
+AGGREGATES = sorted(
+    path.name.removesuffix(".sql")
+    for path in resources.files("tallystick.db").joinpath("queries").iterdir()
+    if path.name.endswith(".sql")
+)
+STATEMENTS: list[Statement] = [
+    statement for aggregate in AGGREGATES for statement in load(aggregate)._statements.values()
+]
+
+
+@pytest.fixture
+async def connection(database_url: str) -> Any:
+    opened = await asyncpg.connect(database_url)
+    yield opened
+    await opened.close()
+
+
+async def listed_values(connection: Connection) -> dict[tuple[str, str], set[str]]:
+    """Every CHECK that lists texts, as (table, column) to the texts, as PostgreSQL understood it."""
+    found: dict[tuple[str, str], set[str]] = {}
+    rows = await connection.fetch(
+        "SELECT conrelid::regclass::text AS owner, pg_get_constraintdef(oid) AS text "
+        "FROM pg_constraint WHERE contype = 'c'"
+    )
+    for row in rows:
+        listed = re.fullmatch(r"CHECK \(\((\w+) = ANY \(ARRAY\[(.*)\]\)\)\)", row["text"])
+        if listed is not None:
+            found[row["owner"], listed[1]] = set(re.findall(r"'([^']*)'::text", listed[2]))
+    return found
+
+
+async def test_every_list_in_a_check_is_an_enumeration_of_the_core(connection: Connection) -> None:
+    """Planted bug seen to fail: a status left out of the CHECK; a member added to an enumeration."""
+    expected = {place: {member.value for member in enum} for place, enum in ENUMS.items()} | WORDS
+    assert await listed_values(connection) == expected
+
+
+COLUMN = re.compile(
+    r"^    (?P<name>[a-z_]+)\s+(text|bytea|bigint|integer|smallint|boolean|timestamptz|numeric|jsonb?|xid8)"
+)
+
+
+def described_columns(sql: str) -> Iterator[tuple[str, str, str]]:
+    """(table, column, explanation) of every column; the explanation may stand where the column's definition ends."""
+    table, column = "", ""
+    for line in sql.splitlines():
+        if opened := re.match(r"CREATE TABLE (\w+) \($", line):
+            table = opened[1]
+        elif table and (started := COLUMN.match(line)):
+            if column:
+                yield table, column, ""
+            column = started["name"]
+        elif line.startswith(")") or re.match(r"    [A-Z]", line):
+            if column:
+                yield table, column, ""
+            column = ""
+            table = "" if line.startswith(")") else table
+        if table and column and "--" in line:
+            yield table, column, line.partition("--")[2].strip()
+            column = ""
+
+
+async def test_every_column_is_explained_where_it_is_defined(connection: Connection) -> None:
+    """Planted bug seen to fail: one explanation removed."""
+    folder = resources.files("tallystick.db").joinpath("migrations", "sql")
+    explained = {
+        (table, column): words
+        for path in folder.iterdir()
+        for table, column, words in described_columns(path.read_text(encoding="utf-8"))
+    }
+    rows = await connection.fetch(
+        "SELECT table_name, column_name FROM information_schema.columns "
+        "WHERE table_schema = 'public' AND table_name <> 'alembic_version'"
+    )
+    columns = {(row["table_name"], row["column_name"]) for row in rows}
+    assert len(columns) > 100
+    assert {column for column in columns if len(explained.get(column, "")) < 3} == set()
+
+
+async def test_amounts_are_whole_numbers_with_room_for_256_bits(connection: Connection) -> None:
+    rows = await connection.fetch(
+        "SELECT table_name, column_name, numeric_precision, numeric_scale FROM information_schema.columns "
+        "WHERE table_schema = 'public' AND data_type IN ('numeric', 'real', 'double precision')"
+    )
+    assert rows
+    assert {(row["numeric_precision"], row["numeric_scale"]) for row in rows} == {(78, 0)}
+    assert len(str(2**256 - 1)) == 78
+
+
+async def test_every_time_knows_its_zone(connection: Connection) -> None:
+    naive = await connection.fetchval(
+        "SELECT count(*) FROM information_schema.columns "
+        "WHERE table_schema = 'public' "
+        "AND data_type IN ('timestamp without time zone', 'time without time zone', 'date')"
+    )
+    assert naive == 0
+
+
+@pytest.mark.parametrize("statement", STATEMENTS, ids=lambda statement: statement.name)
+def test_facts_only_grow(statement: Statement) -> None:
+    """Planted bug seen to fail: `UPDATE transfers SET amount = …` in a file of queries."""
+    changed = set(re.findall(r"\bUPDATE\s+(\w+)", statement.sql)) | set(
+        re.findall(r"\bDELETE\s+FROM\s+(\w+)", statement.sql)
+    )
+    if re.search(r"\bDO\s+UPDATE\b", statement.sql):
+        changed |= set(re.findall(r"\bINSERT\s+INTO\s+(\w+)", statement.sql))
+    for table in changed & FACTS:
+        assert (statement.name, table) in EXCEPTIONS
+
+
+@pytest.mark.parametrize("name", ["connect_block", "disconnect_above"])
+def test_of_a_block_only_its_place_in_the_best_chain_changes(name: str) -> None:
+    sql = next(statement.sql for statement in STATEMENTS if statement.name == name)
+    (assignment,) = re.findall(r"\bSET\s+(.*?)(?:\bWHERE\b|$)", sql, re.DOTALL)
+    assert re.fullmatch(r"in_best_chain = (true|false);?\s*", assignment)
+
+
+async def test_only_one_statement_writes_an_invoices_status() -> None:
+    writers = [
+        statement.name
+        for statement in STATEMENTS
+        if re.search(
+            r"\bUPDATE\s+invoices\b[^;]*\bSET\b[^;]*?\bstatus\s*=\s*\w[^;]*?\bWHERE\b", statement.sql
+        )
+        and re.search(r"\bSET\s+(?:(?!\bWHERE\b|\bFROM\b).)*\bstatus\s*=", statement.sql, re.DOTALL)
+    ]
+    assert writers == ["update_invoices"]
+
+
+@pytest.mark.parametrize("aggregate", AGGREGATES)
+async def test_every_statement_is_accepted_by_the_database(connection: Connection, aggregate: str) -> None:
+    """Planted bug seen to fail: a misspelt column."""
+    prepared = 0
+    for statement in load(aggregate)._statements.values():
+        ready = await connection.prepare(statement.sql)
+        assert len(ready.get_parameters()) == len(statement.parameters), statement.name
+        prepared += 1
+    assert prepared
+
+
+@pytest.mark.parametrize("aggregate", AGGREGATES)
+def test_every_statement_is_described(aggregate: str) -> None:
+    text = (
+        resources.files("tallystick.db").joinpath("queries", f"{aggregate}.sql").read_text(encoding="utf-8")
+    )
+    assert text.startswith("-- ")
+    following = re.findall(r"^-- name: (\S+)\n(.*)$", text, re.MULTILINE)
+    assert [name for name, line in following if not re.match(r"-- \S.{9,}", line)] == []
+    assert len(following) == len(load(aggregate)._statements)
+
+
+# Plans ----------------------------------------------------------------------------------------------------------------
+
+ROWS = """
+SET session_replication_role = replica; -- rows of one table at a time: what they refer to does not matter to a plan
+INSERT INTO addresses (family, address, merchant_id, wallet_id, derivation_index, invoice_id, option_id, issued_at)
+SELECT 'evm', 'address-' || n, 'mer', 'wal', n, 'inv-' || n, 'opt-' || n, now() FROM generate_series(1, 20000) AS n;
+INSERT INTO wakeups (network, marker, position, invoice_id)
+SELECT 'net-' || n % 3, (ARRAY['tip', 'safe', 'finalized', 'time'])[1 + n % 4], n, 'inv-' || n
+FROM generate_series(1, 20000) AS n;
+INSERT INTO networks (name, family, scanned_until)
+SELECT 'net-' || n, 'evm', to_timestamp(50) FROM generate_series(0, 2) AS n;
+INSERT INTO transfers (id, network, tx_hash, channel, ordinal, sender, recipient, amount, spend_key, first_evidence_at,
+    first_seen_at, merchant_id, invoice_id, option_id)
+SELECT 'trf-' || n, 'net-' || n % 3, 'tx-' || n, 'log', 0, 's', 'r', 1, 'spend-' || n, now(), now(), 'mer',
+    'inv-' || n, 'opt-' || n
+FROM generate_series(1, 20000) AS n;
+INSERT INTO anchors (transfer_id, network, block_hash)
+SELECT 'trf-' || n, 'net-' || n % 3, 'block-' || n / 50 FROM generate_series(1, 20000) AS n;
+INSERT INTO conflicts (transfer_id, tx_hash, network, block_hash)
+SELECT 'trf-' || n, 'tx', 'net-' || n % 3, 'block-' || n / 50 FROM generate_series(1, 5000) AS n;
+INSERT INTO payments (id, transfer_id, merchant_id, invoice_id, option_id, match, status, event_sequence, created_at,
+    updated_at)
+SELECT 'pay-' || n, 'trf-' || n, 'mer', 'inv-' || n, 'opt-' || n, 'matched',
+    CASE WHEN n % 2000 = 0 THEN 'orphaned' ELSE 'confirmed' END, 1, now(), now() FROM generate_series(1, 20000) AS n;
+ANALYZE;
+"""
+PER_BLOCK: list[tuple[str, str, dict[str, Any], set[str]]] = [
+    ("intake", "match_recipients", {"family": "evm", "addresses": ["address-7", "elsewhere"]}, {"addresses"}),
+    ("intake", "due_by_height", {"network": "net-1", "tip": 60, "safe": 60, "finalized": None}, {"wakeups"}),
+    ("intake", "due_by_time", {"network": "net-1", "now": None, "row_count": 200}, {"wakeups"}),
+    ("intake", "open_spends", {"network": "net-1"}, {"payments", "transfers"}),
+    (
+        "intake",
+        "touched_by_blocks",
+        {"network": "net-1", "hashes": ["block-1"]},
+        {"anchors", "conflicts", "transfers"},
+    ),
+    ("invoices", "transfers_of", {"ids": ["inv-7"]}, {"transfers", "payments"}),
+]
+
+
+@pytest.fixture
+async def filled(connection: Connection) -> Connection:
+    """Some thousands of rows wherever the number of open or old invoices could make a block expensive."""
+    await connection.execute(ROWS)
+    return connection
+
+
+def scans(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """(node type, table) of every scan in a plan."""
+    if "Relation Name" in plan:
+        yield plan["Node Type"], plan["Relation Name"]
+    for inner in plan.get("Plans", []):
+        yield from scans(inner)
+
+
+async def test_what_runs_for_every_block_finds_its_rows_by_index(filled: Connection) -> None:
+    """Cost follows the block, not the book. Planted bug seen to fail: `lower(a.address)` in the matching."""
+    for aggregate, name, given, tables in PER_BLOCK:
+        statement = load(aggregate)._statements[name]
+        arguments = [given[parameter] for parameter in statement.parameters]
+        rows = await filled.fetch(f"EXPLAIN (FORMAT JSON) {statement.sql}", *arguments)
+        (plan,) = json.loads(rows[0][0])
+        seen = list(scans(plan["Plan"]))
+        assert tables <= {table for _, table in seen}, name
+        assert [scan for scan in seen if scan[0] == "Seq Scan" and scan[1] in tables] == [], name
+
+
+async def test_a_sequential_scan_would_be_noticed(filled: Connection) -> None:
+    rows = await filled.fetch("EXPLAIN (FORMAT JSON) SELECT * FROM addresses WHERE derivation_index % 2 = 0")
+    (plan,) = json.loads(rows[0][0])
+    assert ("Seq Scan", "addresses") in list(scans(plan["Plan"]))
