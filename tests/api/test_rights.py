@@ -161,7 +161,7 @@ async def test_lists_show_the_own_objects_only(api: Api, merchant: Merchant) -> 
     owned = await _owned(api, merchant, 0)
     stranger = await api.merchant("Other shop", account=None)
     client = api.client(stranger.key)
-    filters = {
+    filters: dict[str, list[dict[str, str]]] = {
         "/v1/invoices": [{}, {"tx_hash": owned["tx_hash"]}],
         "/v1/payments": [{}, {"invoice_id": owned["invoice_id"]}, {"tx_hash": owned["tx_hash"]}],
         "/v1/events": [{}, {"object_id": owned["invoice_id"]}],

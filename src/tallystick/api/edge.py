@@ -98,6 +98,7 @@ class _Exchange:
         """Answer a problem, unless an answer has begun: then the connection can only be dropped."""
         if self.started:
             raise ConnectionAbortedError("the answer broke off")
+        self.deadline = None  # it is over, and must not be moved any more
         body = render_problem(self.ctx.public_url, self.request_id, status, code, detail)
         headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
         start = {"type": "http.response.start", "status": status, "headers": headers}
