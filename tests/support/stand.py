@@ -67,8 +67,11 @@ class Clock:
         self.at += timedelta(seconds=seconds)
 
 
-def account_key(seed: int = 0) -> str:
-    """A fresh account's public key: BIP44 m/44'/60'/seed' of the well-known test mnemonic, as an xpub."""
+def account_key(seed: int = 1) -> str:
+    """A fresh account's public key: BIP44 m/44'/60'/seed' of the well-known test mnemonic, as an xpub.
+
+    Account 0 holds anvil's funded addresses: with it, customers would pay from the addresses that they pay to.
+    """
     from bip32 import BIP32
     from eth_account.hdaccount import seed_from_mnemonic
 
