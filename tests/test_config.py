@@ -280,8 +280,11 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 
 KEYS = st.sampled_from(
-    "listen networks ethereum rpc kind native tokens rates static ETH/USD symbol chain_id decimals contract log level "
-    "server data_dir public_url sources webhooks x".split()  # noqa: SIM905
+    [
+        *("listen", "data_dir", "public_url", "networks", "rates", "log", "server", "webhooks"),
+        *("ethereum", "rpc", "kind", "native", "tokens", "chain_id", "symbol", "decimals", "contract"),
+        *("sources", "static", "ETH/USD", "level", "x"),
+    ]
 )
 VALUES = st.recursive(
     st.none()

@@ -24,6 +24,7 @@ LEVEL_SEPARATOR: Final = "__"
 FILE_BYTES_MAX: Final = 1 << 20
 TEXT_LENGTH_MAX: Final = 4096
 LIST_LENGTH_MAX: Final = 64
+BRACKETS_MAX: Final = 2 * LIST_LENGTH_MAX
 _NEAREST_CUTOFF: Final = 0.6
 _MISSPELT_CUTOFF: Final = 0.8  # of a variable that may as well belong to something else
 _TRUE: Final = frozenset({"true", "yes", "on", "1"})
@@ -270,6 +271,9 @@ class Table:
     def _list_in(self, key: str, value: FromEnvironment) -> Any:
         if not value.lstrip().startswith("["):
             return [part.strip() for part in value.split(",") if part.strip()]
+        # A list of texts needs one bracket, and two for each IPv6 address in it; thousands are meant to exhaust the stack.
+        if value.count("[") > BRACKETS_MAX:
+            raise self.error(key, "must be a JSON list, or texts divided by commas")
         try:
             return json.loads(value)
         except (ValueError, RecursionError):

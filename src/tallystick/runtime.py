@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal was closed
-METRICS_SECONDS: Final = 5.0
+METRICS_SECONDS: Final = 2.0
 BACKLOG_COUNT_MAX: Final = 100_000
 CONNECTIONS_PER_PROCESS: Final = (
     4  # held for long: the deliverer's and the checkout's ears, metrics, one in reserve
@@ -275,13 +275,16 @@ def _loops(
         from tallystick.workers.deliver import Deliverer
 
         loops.append(Loop("deliver", Deliverer(context).run))
-    elif Part.API in parts:
-        # A deliverer counts what waits; where it runs in another process, the one that shows metrics does.
-        loops.append(Loop("backlog", lambda stop: _count_deliveries(context, stop)))
     if Part.JOBS in parts:
         from tallystick.workers.expire import Expirer
+        from tallystick.workers.tidy import Tidier
 
         loops.append(Loop("expire", Expirer(context).run))
+        loops.append(Loop("tidy", Tidier(context).run))
+    if Part.API in parts:
+        # A deliverer counts what waits; where it runs in another process, the one that shows metrics does.
+        counts = Part.DELIVER not in parts
+        loops.append(Loop("metrics", lambda stop: _refresh_metrics(context, stop, deliveries=counts)))
     return loops
 
 
@@ -307,16 +310,19 @@ def _follow_loop(
     return Loop(f"follow {name}", Follower(context, network.network, source, options, on_progress=tell).run)
 
 
-async def _count_deliveries(context: Context, stop: asyncio.Event) -> None:
-    """Show in this process's metrics how many deliveries wait."""
+async def _refresh_metrics(context: Context, stop: asyncio.Event, *, deliveries: bool) -> None:
+    """Show in this process's metrics what the database knows of networks, and of deliveries that wait."""
     from tallystick.db.webhooks import backlog
-    from tallystick.observability import show_deliveries
+    from tallystick.observability import show_deliveries, show_networks
+    from tallystick.services.networks import list_networks
     from tallystick.workers.waiting import wait_or_stop
 
     while not stop.is_set():
         async with context.database.connection() as connection:
-            waiting = await backlog(connection, count_max=BACKLOG_COUNT_MAX)
-        show_deliveries(waiting.pending, waiting.oldest_due_at, context.now())
+            show_networks(await list_networks(connection, context))
+            if deliveries:
+                waiting = await backlog(connection, count_max=BACKLOG_COUNT_MAX)
+                show_deliveries(waiting.pending, waiting.oldest_due_at, context.now())
         await wait_or_stop(stop, METRICS_SECONDS)
 
 
