@@ -9,12 +9,13 @@ address. Nothing final is said before the confirmation requirement is met.
 Must not: read a clock, know rows or JSON, or look at the stored status.
 
 How the status is found, first match wins (in time = first evidenced within window and grace):
-1. confirmed in time >= required         -> paid, or overpaid if all that is confirmed exceeds the tolerance above
+1. confirmed in time >= required (late   -> paid, or overpaid if all that is confirmed exceeds the tolerance above
+   money too where it is accepted)
 2. fulfilled, and 1 does not hold        -> review_required (a reversal after the goods left)
 3. in blocks in time >= required         -> confirming
 4. seen in time >= required              -> detected
 5. something that does not match         -> review_required
-6. late money makes it enough            -> late_paid, or paid/overpaid by the accept rule once confirmed
+6. late money makes it enough            -> late_paid
 7. something seen                        -> partially_paid while the window is open, underpaid after it
 8. nothing                               -> expired or canceled, or awaiting_payment, quoted, created
 

@@ -20,8 +20,9 @@ Four groups, by what may still change them:
   a dispute, and a refund after settlement.
 
 Two ways have stops in between, so that the history reads as it happened. An invoice that was just created walks through
-quoted and awaiting_payment. Money that came late walks through expired and late_paid, even when one block brings
-both the end of the window and the money, and even when the merchant accepts late money at once.
+quoted and awaiting_payment. Money that came late walks through expired (underpaid where a part came in time) and
+late_paid, even when one block brings both the end of the window and the money, and even when the merchant accepts late
+money at once.
 
 Holds true: every status of the public contract is in the table; an edge not in the table is never written.
 Must not: read facts. The documentation's diagram is generated from this table (`diagram`), and a test compares them.
