@@ -1,5 +1,5 @@
 # Everything a person or a machine does with this checkout. Each target first installs what it needs (tools/bootstrap.py):
-# with Python 3.11 or 3.12 and make alone on Debian, as root or not.
+# with Python 3.11 to 3.13 and make alone on Debian, as root or not.
 #
 #   make run      a payment from start to end on this machine, then it stays up     ARGS="--port 8080"
 #   make test     all tests, against a real PostgreSQL and a real local chain       ARGS="-k reorg"

@@ -34,7 +34,7 @@ VENV_PYTHON = VENV / "bin" / "python"
 STAMPS = ROOT / ".bootstrap"
 OWN_CHROMIUM = STAMPS / "chromium"
 PYTHON_MIN = (3, 11)
-PYTHON_WITH_WHEELS_MAX = (3, 12)  # coincurve 20 has no wheel for later ones
+PYTHON_WITH_WHEELS_MAX = (3, 13)  # coincurve has no wheel for later ones
 PIP_WITH_PYTHON_OPTION = (22, 3)
 LOCKS: Mapping[str, Sequence[str]] = {
     "build": ("--only-group", "build"),
@@ -198,7 +198,7 @@ def version_of(python: str) -> tuple[int, int] | None:
 def choose_python() -> str:
     """The Python to build the environment with: $PYTHON, else one for which every dependency has a wheel."""
     wanted = os.environ.get("PYTHON")
-    known = [sys.executable, "python3", "python3.12", "python3.11", "python3.13", "python3.14"]
+    known = [sys.executable, "python3", "python3.13", "python3.12", "python3.11", "python3.14"]
     names = [wanted] if wanted else known
     found = [(name, version) for name in names if (version := version_of(name)) and version >= PYTHON_MIN]
     for name, version in found:
@@ -208,7 +208,7 @@ def choose_python() -> str:
         say(f"Python {found[0][1]} has no ready-made wheel of every dependency: a C compiler may be needed.")
         return found[0][0]
     raise CannotInstallError(
-        "Tallystick needs Python 3.11 or 3.12. Install it (Debian: apt-get install python3 python3-venv), "
+        "Tallystick needs Python 3.11, 3.12 or 3.13. Install it (Debian: apt-get install python3 python3-venv), "
         "or name one: make PYTHON=/path/to/python3.11 ..."
     )
 
@@ -289,7 +289,7 @@ def install_python_packages(kind: str) -> None:
         "PIP_ROOT_USER_ACTION": "ignore",
         "PIP_NO_INPUT": "1",
     }
-    run([*pip, "install", "-q", "--require-hashes", "-r", lock], env=env)
+    run([*pip, "install", "-q", "--no-deps", "--require-hashes", "-r", lock], env=env)
     run([*pip, "install", "-q", "--no-deps", "--no-build-isolation", "-e", ROOT], env=env)
     write_stamp("python", {"set": kind, "key": key})
 
