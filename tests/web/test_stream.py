@@ -1,0 +1,250 @@
+"""The stream: the view at once and on every change, whatever happens to notifications, database and neighbours."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import asyncpg
+import pytest
+
+from tallystick.core.invoice import Status
+from tallystick.db.sql import Connection
+from tallystick.services import objects
+from tallystick.services.checkout import CustomerView, customer_view
+from tallystick.services.context import Context
+from tallystick.web.stream import InvoiceHub, StreamLimits
+from tests.web.conftest import LIMITS, Checkout
+from tests.web.shop import Shop
+
+SECONDS_MAX = 15.0
+
+
+@dataclass(slots=True)
+class Stream:
+    """Reads one stream block by block."""
+
+    answer: aiohttp.ClientResponse
+    comments: int = 0
+    retry_ms: int | None = None
+    ended: bool = field(default=False)
+
+    async def next(self) -> dict[str, Any] | None:
+        """The next view, or None at the end of the stream."""
+        async with asyncio.timeout(SECONDS_MAX):
+            while True:
+                fields = await self._block()
+                if fields is None:
+                    self.ended = True
+                    return None
+                if "data" in fields:
+                    assert fields["event"] == "invoice"
+                    return dict(json.loads(fields["data"]))
+
+    async def until(self, status: str) -> dict[str, Any]:
+        """The first view in this status."""
+        while (view := await self.next()) is not None:
+            if view["status"] == status:
+                return view
+        raise AssertionError(f"the stream ended before {status}")
+
+    async def _block(self) -> dict[str, str] | None:
+        fields: dict[str, str] = {}
+        while line := await self.answer.content.readline():
+            text = line.decode().rstrip("\r\n")
+            if not text:
+                return fields
+            name, _, value = text.partition(": ")
+            if name == "":
+                self.comments += 1
+            elif name == "retry":
+                self.retry_ms = int(value)
+            fields[name] = value
+        return None
+
+
+@asynccontextmanager
+async def stream(checkout: Checkout, invoice: objects.Invoice) -> AsyncIterator[Stream]:
+    timeout = aiohttp.ClientTimeout(total=60)
+    async with (
+        aiohttp.ClientSession(timeout=timeout) as session,
+        session.get(checkout.page(invoice, "/events")) as answer,
+    ):
+        assert answer.status == 200
+        assert answer.content_type == "text/event-stream"
+        yield Stream(answer)
+
+
+async def wait_for_streams(hub: InvoiceHub, count: int) -> None:
+    async with asyncio.timeout(SECONDS_MAX):
+        while hub.streams != count:
+            await asyncio.sleep(0.01)
+
+
+async def test_the_view_comes_at_once_and_on_every_change(checkout: Checkout) -> None:
+    shop = checkout.shop
+    invoice = await shop.create()
+    async with stream(checkout, invoice) as events:
+        first = await events.next()
+        assert first is not None
+        assert first["status"] == "quoted"
+        assert first["object"] == "checkout"
+        invoice = await shop.activate(invoice)
+        assert (await events.until("awaiting_payment"))["options"][0]["uri"].startswith("ethereum:")
+        await shop.pay(invoice, "0.4")
+        part = await events.until("partially_paid")
+        assert part["options"][0]["amount"] == "29.4"
+        await shop.pay(invoice, "0.6")
+        await events.until("confirming")
+        await shop.mine("ethereum", 12)
+        assert (await events.until("paid"))["success_url"] == "https://shop.example/thanks"
+
+
+async def test_each_block_moves_the_count(checkout: Checkout) -> None:
+    shop = checkout.shop
+    invoice = await shop.activate(await shop.create())
+    await shop.pay(invoice)
+    async with stream(checkout, invoice) as events:
+        first = await events.next()
+        assert first is not None
+        assert first["headline"] == "Confirming 1 of 12"
+        await shop.block("ethereum")
+        second = await events.next()
+        assert second is not None
+        assert second["headline"] == "Confirming 2 of 12"
+
+
+async def test_what_did_not_change_is_not_sent_again(checkout: Checkout) -> None:
+    shop = checkout.shop
+    invoice = await shop.create()
+    async with stream(checkout, invoice) as events:
+        await events.next()
+        for _ in range(5):
+            await shop.force(invoice, Status.QUOTED)  # a notification without a change
+        await shop.activate(invoice)
+        changed = await events.next()
+        assert changed is not None
+        assert changed["status"] == "awaiting_payment"
+
+
+async def test_a_lost_notification_only_delays(checkout: Checkout) -> None:
+    invoice = await checkout.shop.create()
+    async with stream(checkout, invoice) as events:
+        await events.next()
+        async with checkout.shop.database.connection() as connection:
+            await connection.execute("UPDATE invoices SET status = 'canceled' WHERE id = $1", invoice.id)
+        await events.until("canceled")
+        assert events.comments >= 1  # it kept the line warm meanwhile
+
+
+async def test_streams_outlive_a_database_that_drops_every_connection(checkout: Checkout, database_url: str) -> None:
+    invoice = await checkout.shop.create()
+    async with stream(checkout, invoice) as events:
+        await events.next()
+        admin = await asyncpg.connect(database_url)
+        await admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        await admin.execute("UPDATE invoices SET status = 'canceled' WHERE id = $1", invoice.id)
+        await admin.close()
+        await events.until("canceled")
+        assert checkout.hub.streams == 1
+
+
+async def test_two_browsers_see_the_same(checkout: Checkout) -> None:
+    invoice = await checkout.shop.create()
+    async with stream(checkout, invoice) as one, stream(checkout, invoice) as other:
+        assert await one.next() == await other.next()
+        await checkout.shop.activate(invoice)
+        assert await one.until("awaiting_payment") == await other.until("awaiting_payment")
+
+
+async def test_whoever_comes_above_the_limit_gets_the_view_and_comes_again(checkout: Checkout) -> None:
+    invoice = await checkout.shop.create()
+    async with aiohttp.ClientSession() as session:
+        open_streams = [
+            await session.get(checkout.page(invoice, "/events")) for _ in range(LIMITS.streams_per_address_max)
+        ]
+        await wait_for_streams(checkout.hub, LIMITS.streams_per_address_max)
+        async with stream(checkout, invoice) as extra:
+            view = await extra.next()
+            assert view is not None
+            assert view["status"] == "quoted"
+            assert extra.retry_ms == int(LIMITS.reread_seconds * 1000)
+            assert await extra.next() is None
+        for answer in open_streams:
+            answer.close()
+    await wait_for_streams(checkout.hub, 0)
+    async with stream(checkout, invoice) as again:
+        await again.next()
+        assert checkout.hub.streams == 1
+
+
+async def test_closing_ends_every_stream(checkout: Checkout) -> None:
+    invoice = await checkout.shop.create()
+    async with stream(checkout, invoice) as events:
+        await events.next()
+        checkout.hub.close()
+        assert await events.next() is None
+    assert checkout.hub.streams == 0
+
+
+async def test_a_stream_ends_after_its_lifetime(shop: Shop) -> None:
+    invoice = await shop.create()
+    hub = InvoiceHub(shop.ctx, limits=StreamLimits(heartbeat_seconds=0.05, lifetime_seconds_max=0.2))
+    async with asyncio.timeout(SECONDS_MAX), hub.running():
+        messages = [message async for message in hub.events(invoice.id, "a")]
+    assert sum(message.event == "invoice" for message in messages) == 1
+    assert hub.streams == 0
+
+
+async def test_an_invoice_that_cannot_be_shown_stops_nobody_else(shop: Shop) -> None:
+    bad, good = await shop.create(), await shop.create()
+    broken: set[str] = set()
+
+    async def read(connection: Connection, ctx: Context, invoice_id: str) -> CustomerView:
+        if invoice_id in broken:
+            raise KeyError("a defect")
+        return await customer_view(connection, ctx, invoice_id)
+
+    hub = InvoiceHub(shop.ctx, limits=LIMITS, read=read)
+    async with asyncio.timeout(SECONDS_MAX), hub.running():
+        bad_events, good_events = hub.events(bad.id, "a"), hub.events(good.id, "a")
+        await anext(bad_events)
+        await anext(good_events)
+        broken.add(bad.id)
+        await shop.force(bad, Status.CANCELED)
+        await shop.force(good, Status.CANCELED)
+        async for message in good_events:
+            if message.event == "invoice":
+                assert b'"status":"canceled"' in (message.data if isinstance(message.data, bytes) else b"")
+                break
+        await good_events.aclose()  # type: ignore[attr-defined]
+        await bad_events.aclose()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("changes", [50])
+async def test_a_slow_browser_gets_the_newest_view_only(shop: Shop, changes: int) -> None:
+    invoice = await shop.create()
+    hub = InvoiceHub(shop.ctx, limits=LIMITS)
+    async with asyncio.timeout(SECONDS_MAX), hub.running():
+        events = hub.events(invoice.id, "a")
+        await anext(events)
+        for _ in range(changes):
+            await shop.force(invoice, Status.REVIEW_REQUIRED)
+            await shop.force(invoice, Status.QUOTED)
+        await shop.force(invoice, Status.CANCELED)
+        received = []
+        async for message in events:
+            if message.event == "invoice":
+                received.append(json.loads(str(message.data, "utf-8") if isinstance(message.data, bytes) else "{}")["status"])
+                if received[-1] == "canceled":
+                    break
+        assert len(received) < changes
+        await events.aclose()  # type: ignore[attr-defined]

@@ -1,0 +1,241 @@
+"""What a customer may see: words for every status, nothing else than meant, and never too much or too early."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from tallystick.core.currencies import MINOR_UNIT_DECIMALS
+from tallystick.core.invoice import PaymentStatus, Status
+from tallystick.core.money import format_units
+from tallystick.services import checkout_texts as texts
+from tallystick.services import objects
+from tallystick.services.checkout import CustomerView, build_view, network_name, price_text
+from tests.web.shop import NETWORKS
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+ADDRESS = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
+
+
+def option(**changes: Any) -> objects.PaymentOption:
+    given: dict[str, Any] = {
+        "id": "opt_1",
+        "asset": "ETH",
+        "network": "ethereum",
+        "token_contract": None,
+        "decimals": 18,
+        "status": "active",
+        "address": ADDRESS,
+        "derivation": objects.Derivation(wallet_id="wal_secret", path="0/7", index=7),
+        "amount_expected": "0.0196",
+        "amount_detected": "0",
+        "amount_received": "0",
+        "amount_due": "0.0196",
+        "uri": f"ethereum:{ADDRESS}@1?value=19600000000000000",
+        "rate": objects.QuotedRate(value="2500", source="static", quoted_at=NOW, expires_at=NOW),
+        "tolerance": objects.Tolerance(under_bps=50, over_bps=1000),
+        "confirmations": 0,
+        "confirmations_required": 12,
+        "finality": "depth",
+        "policy": objects.Policy(name="secret-policy", explanation="internal reasons"),
+    }
+    return objects.PaymentOption(**(given | changes))
+
+
+def payment(**changes: Any) -> objects.Payment:
+    given: dict[str, Any] = {
+        "id": "pay_1",
+        "invoice_id": "inv_1",
+        "option_id": "opt_1",
+        "transfer_id": "trf_1",
+        "match": "matched",
+        "tx_hash": "0x" + "ab" * 32,
+        "ordinal": 0,
+        "log_index": None,
+        "sender": "0xSender",
+        "to": ADDRESS,
+        "asset": "ETH",
+        "network": "ethereum",
+        "token_contract": None,
+        "amount": "0.0196",
+        "status": "confirming",
+        "block_height": 5,
+        "block_hash": "0xb",
+        "block_time": NOW,
+        "first_seen_at": NOW,
+        "confirmations": 3,
+        "confirmations_required": 12,
+        "on_time": True,
+        "replaced_by": None,
+        "confirmed_at": None,
+    }
+    return objects.Payment(**(given | changes))
+
+
+def invoice(status: Status, **changes: Any) -> objects.Invoice:
+    given: dict[str, Any] = {
+        "id": "inv_1",
+        "status": status.value,
+        "order_id": "A-1001",
+        "amount": "49.00",
+        "currency": "USD",
+        "amount_paid": "0.00",
+        "payment_options": [option()],
+        "payments": [],
+        "checkout_url": "http://127.0.0.1/i/inv_1",
+        "next_action": objects.NextAction(owner="support", action="x", text="internal next action"),
+        "late_payment": "review",
+        "product_type": "secret-type",
+        "success_url": "https://shop.example/thanks",
+        "cancel_url": "https://shop.example/basket",
+        "canceled_at": None,
+        "fulfilled_at": None,
+        "fulfillment": {"note": "secret note"},
+        "settlement_id": None,
+        "expires_at": NOW + timedelta(seconds=900),
+        "created_at": NOW,
+        "updated_at": NOW,
+        "metadata": {"internal": "secret-margin"},
+        "customer": {"email": "jo@customer.example"},
+    }
+    return objects.Invoice(**(given | changes))
+
+
+def view(status: Status, *, now: datetime = NOW, **changes: Any) -> CustomerView:
+    return build_view(invoice(status, **changes), merchant_name="Kiln & Clay", networks=NETWORKS, now=now)
+
+
+def test_every_status_has_words() -> None:
+    assert set(texts.STATUS_WORDS) == set(Status)
+    for words in texts.STATUS_WORDS.values():
+        assert words.headline
+        assert words.text
+        assert words.next_step
+
+
+def test_every_payment_status_has_words() -> None:
+    assert set(texts.PAYMENT_WORDS) == set(PaymentStatus)
+
+
+def test_texts_hold_no_markup_and_fill_completely() -> None:
+    all_words = [*texts.STATUS_WORDS.values(), texts.TIME_UP, texts.TIME_UP_PARTIAL, texts.NOT_FOUND]
+    for words in all_words:
+        for sentence in (words.headline, words.text.format(merchant="M"), words.next_step.format(merchant="M")):
+            assert not re.search(r"[<>{}]", sentence)
+
+
+@pytest.mark.parametrize("status", Status)
+def test_internals_never_show(status: Status) -> None:
+    encoded = msgspec.json.encode(view(status, payments=[payment()])).decode()
+    for secret in ("secret", "jo@customer", "internal", "static", "0xSender", "derivation", "tolerance", "wal_"):
+        assert secret not in encoded, secret
+
+
+@pytest.mark.parametrize("status", Status)
+def test_links_lead_back_only_when_they_fit(status: Status) -> None:
+    seen = view(status)
+    complete = status in (Status.PAID, Status.OVERPAID, Status.SETTLED)
+    assert (seen.success_url is not None) == complete
+    assert not (seen.success_url and seen.cancel_url)
+    unpaid = (Status.CREATED, Status.QUOTED, Status.AWAITING_PAYMENT, Status.EXPIRED, Status.CANCELED)
+    assert (seen.cancel_url is not None) == (status in unpaid)
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "data:text/html,x", "//evil.example", "ftp://x"])
+def test_only_web_links_become_links(url: str) -> None:
+    assert view(Status.PAID, success_url=url).success_url is None
+
+
+@pytest.mark.parametrize("status", Status)
+def test_an_address_shows_only_while_money_is_asked_for(status: Status) -> None:
+    seen = view(status)
+    payable = status in (Status.AWAITING_PAYMENT, Status.PARTIALLY_PAID)
+    assert (seen.options[0].address is not None) == payable
+    assert (seen.options[0].uri is not None) == payable
+    assert ("pay" in seen.shows) == payable
+    assert ADDRESS in msgspec.json.encode(seen).decode() or not payable
+
+
+@pytest.mark.parametrize("status", [Status.QUOTED, Status.AWAITING_PAYMENT, Status.PARTIALLY_PAID])
+def test_after_the_time_nothing_can_be_paid(status: Status) -> None:
+    seen = view(status, now=NOW + timedelta(seconds=900))
+    assert seen.headline == "The time to pay is over"
+    assert seen.seconds_left == 0
+    assert not set(seen.shows) & {"pay", "choose", "others", "countdown"}
+    assert seen.options[0].address is None
+    assert "pay" in view(Status.AWAITING_PAYMENT, now=NOW + timedelta(seconds=899)).shows
+
+
+def test_a_part_asks_for_the_rest() -> None:
+    uri = f"ethereum:{ADDRESS}@1?value=9600000000000000"
+    part = option(amount_detected="0.01", amount_due="0.0096", uri=uri)
+    asked = view(Status.PARTIALLY_PAID, payment_options=[part]).options[0]
+    assert asked.amount == "0.0096"
+    assert asked.uri == uri
+    assert asked.received_text == "0.01 ETH of 0.0196 ETH received"
+
+
+def test_progress_counts_the_slowest_and_never_too_far() -> None:
+    quick = option(id="opt_a", amount_detected="1", confirmations=15)
+    slow = option(id="opt_b", amount_detected="1", confirmations=2)
+    unpaid = option(id="opt_c")
+    progress = view(Status.CONFIRMING, payment_options=[unpaid, quick, slow]).progress
+    assert progress is not None
+    assert (progress.have, progress.need) == (2, 12)
+    alone = view(Status.CONFIRMING, payment_options=[quick]).progress
+    assert alone is not None
+    assert (alone.have, alone.need) == (12, 12)
+
+
+def test_progress_by_finality_has_words_and_no_count() -> None:
+    final = option(amount_detected="1", confirmations=9, confirmations_required=None, finality="finalized")
+    seen = view(Status.CONFIRMING, payment_options=[final])
+    assert seen.progress is not None
+    assert seen.progress.need is None
+    assert seen.progress.text == texts.PROGRESS_FINALITY["finalized"]
+    assert seen.headline == "Confirming"
+
+
+def test_the_option_that_money_came_to_is_shown_first() -> None:
+    first = option(id="opt_a")
+    paid = option(id="opt_b", amount_detected="0.001")
+    assert view(Status.PARTIALLY_PAID, payment_options=[first, paid]).selected == "opt_b"
+    assert view(Status.AWAITING_PAYMENT, payment_options=[first]).selected == "opt_a"
+    assert view(Status.QUOTED, payment_options=[option(address=None, status="quoted")]).selected is None
+
+
+def test_unknown_tokens_are_not_shown_and_mismatches_are_named() -> None:
+    shown = view(
+        Status.REVIEW_REQUIRED,
+        payments=[payment(asset=None, match="unsupported_token"), payment(asset="USDC", match="wrong_asset")],
+    ).payments
+    assert [(one.asset, one.text) for one in shown] == [("USDC", texts.PAYMENT_MISMATCH)]
+
+
+def test_many_payments_are_bounded() -> None:
+    shown = view(Status.PAID, payments=[payment(amount=str(number)) for number in range(1, 60)]).payments
+    assert [one.amount for one in shown] == [str(number) for number in range(50, 60)]
+
+
+@pytest.mark.parametrize("currency", sorted(MINOR_UNIT_DECIMALS))
+def test_prices_are_written_exactly(currency: str) -> None:
+    decimals = MINOR_UNIT_DECIMALS[currency]
+    units = 12345678901234567890123456789012345678901234567
+    amount = format_units(units, decimals, places_min=decimals)
+    written = price_text(amount, currency)
+    assert re.sub(r"[^0-9]", "", written) == str(units)
+
+
+def test_prices_in_an_asset_are_its_number_and_symbol() -> None:
+    assert price_text("0.000000000000000001", "ETH") == "0.000000000000000001 ETH"
+    assert price_text("49.00", "USD") == "$49.00"
+    assert price_text("1250", "JPY") == "¥1,250"
+
+
+def test_networks_have_the_names_customers_know() -> None:
+    assert network_name("ethereum", NETWORKS) == "Ethereum"
+    assert network_name("my_test-chain", NETWORKS) == "My Test Chain"
