@@ -167,13 +167,12 @@ async def test_five_days_of_failure_disable_the_endpoint(bench: Bench, receiver:
     receiver.answer = answering(503)
     endpoint = await bench.endpoint(receiver.url)
     async with delivering(bench):
-        (first,) = await bench.publish()
-        await bench.settled(attempted(1), first)
+        (event_id,) = await bench.publish()
+        await bench.settled(attempted(1), event_id)
         assert (await bench.shown(endpoint.id)).failing_since is not None
         bench.clock.ahead += timedelta(days=5)
-        (second,) = await bench.publish()
-        await bench.settled(attempted(1), second)
-        await bench.all_are("pending", 0)
+        delivery = await bench.settled(attempted(2), event_id)
+        assert delivery.status == "failed"
     shown = await bench.shown(endpoint.id)
     assert shown.status == "disabled"
     assert shown.disabled_reason is not None
@@ -187,13 +186,29 @@ async def test_retry_after_is_obeyed(bench: Bench, receiver: Receiver, status: i
     (event_id,) = await bench.publish()
     async with delivering(bench):
         delivery = await bench.settled(attempted(1), event_id)
-        assert delivery.next_attempt_at is not None
-        assert abs(delivery.next_attempt_at - bench.clock() - timedelta(hours=2)) < timedelta(seconds=30)
-        # The endpoint's other deliveries wait as well, unattempted.
-        (other,) = await bench.publish()
-        async with delivering(bench, QUICK):  # one that knows nothing of the wish takes it
-            await bench.settled(attempted(1), other)
-    assert len(receiver.received) == 2
+    assert delivery.next_attempt_at is not None
+    assert abs(delivery.next_attempt_at - bench.clock() - timedelta(hours=2)) < timedelta(seconds=30)
+
+
+async def test_a_wish_to_wait_holds_the_endpoints_other_deliveries_too(
+    bench: Bench, receiver: Receiver
+) -> None:
+    receiver.answer = answering(429, {"Retry-After": "60"})
+    await bench.endpoint(receiver.url)
+    other_merchant = await bench.merchant()
+    async with running_receiver() as other, delivering(bench):
+        await bench.endpoint(other.url, merchant_id=other_merchant)
+        async with bench.ctx.database.connection() as connection:
+            await connection.execute(
+                "UPDATE webhook_endpoints SET failing_since = now()"
+            )  # one claim for both
+        (first,) = await bench.publish()
+        await bench.settled(attempted(1), first)
+        (held,) = await bench.publish()
+        await bench.publish(merchant_id=other_merchant)
+        await other.wait_for(1)
+        assert (await bench.delivery(held)).attempts == []
+    assert receiver.ids == [first]
 
 
 async def test_redirects_are_not_followed(bench: Bench, receiver: Receiver) -> None:
