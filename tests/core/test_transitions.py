@@ -56,7 +56,9 @@ def test_from_every_state_to_every_target_there_is_a_legal_way_or_a_refusal(
         assert next_ in EDGES[one]
 
 
-@pytest.mark.parametrize(("start", "target"), [(start, stop) for start in EDGES for stop in sorted(EDGES[start])])
+@pytest.mark.parametrize(
+    ("start", "target"), [(start, stop) for start in EDGES for stop in sorted(EDGES[start])]
+)
 def test_every_edge_of_the_table_can_be_walked(start: Status, target: Status) -> None:
     assert steps(start, target) == (target,)
 
