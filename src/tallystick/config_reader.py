@@ -271,7 +271,7 @@ class Table:
     def _list_in(self, key: str, value: FromEnvironment) -> Any:
         if not value.lstrip().startswith("["):
             return [part.strip() for part in value.split(",") if part.strip()]
-        # A list of texts needs one bracket, and two for each IPv6 address in it; thousands are meant to exhaust the stack.
+        # A list of texts needs one bracket, and two per IPv6 address; thousands are meant to exhaust the stack.
         if value.count("[") > BRACKETS_MAX:
             raise self.error(key, "must be a JSON list, or texts divided by commas")
         try:

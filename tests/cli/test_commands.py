@@ -138,7 +138,7 @@ def test_the_known_revision_is_the_newest_migration() -> None:
 
 
 async def test_the_example_configuration_can_be_used(tmp_path: Path, settings: dict[str, str]) -> None:
-    example = await run("config", "example")
+    example = await run("config")
     file = tmp_path / "tallystick.toml"
     file.write_text(example.out)
     done = await run("--config", str(file), "merchant", "create", "--name", "M", "--json", **settings)

@@ -97,7 +97,7 @@ def _check_networks_configured(config: Config) -> list[Check]:
                 name="networks",
                 level=WARNING,
                 text="No network is configured, so nothing can be paid.",
-                remedy="Add one: `tallystick config example` prints a file to begin with.",
+                remedy="Add one: `tallystick config` prints a file to begin with.",
             )
         ]
     priced = {symbol for pair in config.rates.static for symbol in pair.split("/")}

@@ -19,7 +19,6 @@ merchant: Final = App(name="merchant", help="Merchants.")
 key: Final = App(name="key", help="API keys.")
 wallet: Final = App(name="wallet", help="Wallets: account public keys under which customers pay.")
 network: Final = App(name="network", help="Networks.")
-config: Final = App(name="config", help="The configuration.")
 
 
 class CreatedMerchant(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,8 +158,7 @@ def resume_network(name: str, *, json: JsonFlag = False) -> None:
     print_object(transact(work), as_json=json)
 
 
-@config.command(name="example")
-def show_example() -> None:
+def config() -> None:
     """Print a configuration file with every key explained, at its default."""
     import sys
 

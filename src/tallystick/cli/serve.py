@@ -99,7 +99,7 @@ def _serve(
             public = "" if ready.url == f"http://{ready.listen}" else f" Customers reach it at {ready.url}."
             print(f"{where}{public} Ctrl-C stops it.", flush=True)  # noqa: T201
             if not config.networks:
-                hint = "No network is configured: `tallystick config example` prints a file to begin with."
+                hint = "No network is configured: `tallystick config` prints a file to begin with."
                 print(hint, file=sys.stderr, flush=True)  # noqa: T201
         else:
             print("Running. Ctrl-C stops it.", flush=True)  # noqa: T201
