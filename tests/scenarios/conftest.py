@@ -27,7 +27,9 @@ async def token(chain: Chain) -> str:
 @pytest.fixture
 async def stand(database_url: str, chain: Chain, token: str) -> AsyncIterator[Stand]:
     """A shop that takes ETH and DUSD after three confirmations."""
-    async with open_stand(database_url, (evm_network("local", chain.chain_id, token=token), chain.url)) as shop:
+    async with open_stand(
+        database_url, (evm_network("local", chain.chain_id, token=token), chain.url)
+    ) as shop:
         yield shop
 
 

@@ -1,6 +1,6 @@
 """Nodes that lie, lag, break and disagree, with the real loops running: noticed, waited out, one credit at the end.
 
-Cites F-NODE 1-5, R-CHAIN 6, 9-10, design idea 8. The lies are `tests/support/lying_proxy.py`'s, in front of a real anvil.
+Cites F-NODE 1-5, R-CHAIN 6, 9-10, design idea 8. The lies are `tests/support/lying_proxy.py`'s, before a real anvil.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ async def proxy(chain: Chain) -> AsyncIterator[LyingProxy]:
 async def behind(database_url: str, chain: Chain, token: str, proxy: LyingProxy) -> AsyncIterator[Stand]:
     """A shop that sees the chain through the proxy only."""
     await chain.mine(15)
-    async with open_stand(database_url, (evm_network("local", chain.chain_id, token=token), proxy.url)) as shop:
+    async with open_stand(
+        database_url, (evm_network("local", chain.chain_id, token=token), proxy.url)
+    ) as shop:
         yield shop
 
 

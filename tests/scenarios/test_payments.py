@@ -48,7 +48,9 @@ async def test_an_exact_payment_in_the_native_coin_walks_to_paid(stand: Stand, c
     assert await stand.event_types(paid.payments[0].id) == ["payment.detected", "payment.confirmed"]
 
 
-async def test_an_exact_payment_in_a_token_is_credited_by_its_contract(stand: Stand, chain: Chain, token: str) -> None:
+async def test_an_exact_payment_in_a_token_is_credited_by_its_contract(
+    stand: Stand, chain: Chain, token: str
+) -> None:
     """The ordinal is the place among the transaction's own logs, the log index the place in the block."""
     invoice = await stand.create("25.00", ("DUSD", "local"))
     option = invoice.payment_options[0]
@@ -61,7 +63,9 @@ async def test_an_exact_payment_in_a_token_is_credited_by_its_contract(stand: St
     assert (paid.payments[0].asset, paid.payments[0].amount, paid.payments[0].ordinal) == ("DUSD", "25", 0)
 
 
-async def test_two_transfers_of_one_transaction_pay_two_invoices(stand: Stand, chain: Chain, token: str) -> None:
+async def test_two_transfers_of_one_transaction_pay_two_invoices(
+    stand: Stand, chain: Chain, token: str
+) -> None:
     """Each is its own payment, told apart by its place among the transaction's logs (F-TOKEN 3)."""
     batch = await chain.deploy("Batch")
     await chain.approve(token, batch)
@@ -78,7 +82,10 @@ async def test_two_transfers_of_one_transaction_pay_two_invoices(stand: Stand, c
 
 
 async def test_several_transfers_pay_one_invoice(stand: Stand, chain: Chain, token: str) -> None:
-    """Two in one transaction and one in a later block: each counts, each once."""
+    """Two in one transaction and one in a later block: each counts, each once.
+
+    Bug planted: one ordinal for all logs of a transaction; the second transfer is taken for the first.
+    """
     batch = await chain.deploy("Batch")
     await chain.approve(token, batch)
     invoice = await stand.create("25.00", ("DUSD", "local"))
@@ -206,7 +213,7 @@ async def test_one_invoice_may_be_paid_by_two_of_its_options(stand: Stand, chain
 async def test_applying_a_block_again_changes_nothing(stand: Stand, chain: Chain) -> None:
     """Idempotence: the same block twice, and a step from an old cursor (R-CHAIN 6).
 
-    Bugs planted: a credit key without the ordinal; the cursor's guard left out. Both fail here or in `test_isolation`.
+    Bug planted: the cursor's guard left out; the step from the old cursor is carried out.
     """
     invoice = await stand.create("25.00")
     await chain.send_native(address_in(invoice), units("0.01"))
@@ -234,5 +241,15 @@ async def cursor_of(stand: Stand) -> BlockRef:
 
 async def everything(stand: Stand) -> list[Any]:
     """All that one block may change."""
-    tables = ("blocks", "transfers", "anchors", "conflicts", "payments", "invoices", "transitions", "wakeups", "events")
+    tables = (
+        "blocks",
+        "transfers",
+        "anchors",
+        "conflicts",
+        "payments",
+        "invoices",
+        "transitions",
+        "wakeups",
+        "events",
+    )
     return [sorted(map(repr, await stand.rows(f"SELECT * FROM {table}"))) for table in tables]

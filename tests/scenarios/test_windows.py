@@ -1,7 +1,7 @@
 """Deadlines, in chain time: on time, late, expired, canceled, on one network and on several.
 
-Cites R-INV 9, R-CHAIN 7-8, F-MONEY 3, F-ADDR 3, F-NODE 1 and design idea 6. Our clock stands still unless a test moves it,
-so that only the chain's time can be the reason for anything.
+Cites R-INV 9, R-CHAIN 7-8, F-MONEY 3, F-ADDR 3, F-NODE 1 and design idea 6. Our clock stands still unless a test
+moves it, so that only the chain's time can be the reason for anything.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ async def other() -> AsyncIterator[Chain]:
 
 
 @pytest.fixture
-async def two(database_url: str, chain: Chain, other: Chain, token: str, clock: Clock) -> AsyncIterator[Stand]:
+async def two(
+    database_url: str, chain: Chain, other: Chain, token: str, clock: Clock
+) -> AsyncIterator[Stand]:
     """A shop on two networks, one confirmation each, with a clock that stands."""
     networks = (
         (evm_network("local", chain.chain_id, token=token, confirmations=1), chain.url),
@@ -92,10 +94,12 @@ async def test_a_window_ends_only_past_its_deadline(timed: Stand, chain: Chain, 
     assert (last.reason, last.evidence[0]["type"]) == ("window_closed", "deadline")
 
 
-async def test_our_own_clock_expires_nothing_that_can_be_paid(timed: Stand, chain: Chain, clock: Clock) -> None:
+async def test_our_own_clock_expires_nothing_that_can_be_paid(
+    timed: Stand, chain: Chain, clock: Clock
+) -> None:
     """Hours pass here while the chain stands still: its next block may hold a payment in time.
 
-    Bug planted: the window judged by our clock; the invoice expires.
+    Bug planted: the window judged by our clock; half the money in time is called underpaid.
     """
     deadline = deadline_of(clock)
     invoice = await timed.create("25.00", expires_in_seconds=WINDOW)
@@ -103,8 +107,12 @@ async def test_our_own_clock_expires_nothing_that_can_be_paid(timed: Stand, chai
     await timed.follow()
     await timed.expire()
     assert await timed.status(invoice) == "awaiting_payment"
-    await chain.send_native(address_in(invoice), WEI)
+    await chain.send_native(address_in(invoice), WEI // 2)
     await mine_at(chain, deadline - 5)
+    await timed.follow()
+    assert await timed.status(invoice) == "partially_paid"
+    await chain.send_native(address_in(invoice), WEI // 2)
+    await mine_at(chain, deadline)
     await timed.follow()
     assert await timed.status(invoice) == "paid"
 
@@ -132,7 +140,7 @@ async def test_nothing_paid_in_time_expires_because_the_node_was_down(
     """
     deadline = deadline_of(clock)
     invoices = [await timed.create("25.00", expires_in_seconds=WINDOW) for _ in range(4)]
-    in_time, late, unpaid, partly = invoices
+    in_time, late, _unpaid, partly = invoices
     await chain.send_native(address_in(in_time), WEI)
     await chain.send_native(address_in(partly), WEI // 2)
     await mine_at(chain, deadline - 1)
@@ -171,7 +179,9 @@ async def test_late_money_is_treated_by_the_merchants_rule(
     assert (seen.status, seen.late_payment, seen.payments[0].on_time) == (status, rule.value, False)
     way = await timed.way(invoice)
     assert way[3:] == (["expired", "late_paid", "paid"] if status == "paid" else ["expired", "late_paid"])
-    assert (await timed.last(invoice)).reason == ("late_payment_accepted" if status == "paid" else "late_payment")
+    assert (await timed.last(invoice)).reason == (
+        "late_payment_accepted" if status == "paid" else "late_payment"
+    )
 
 
 async def test_accepted_late_money_waits_for_its_confirmations(stand: Stand, chain: Chain) -> None:
@@ -299,7 +309,9 @@ async def test_a_paid_invoice_cannot_be_canceled(timed: Stand, chain: Chain) -> 
     assert await timed.status(invoice) == "partially_paid"
 
 
-async def test_a_loss_after_the_window_names_the_reorganisation(timed: Stand, chain: Chain, clock: Clock) -> None:
+async def test_a_loss_after_the_window_names_the_reorganisation(
+    timed: Stand, chain: Chain, clock: Clock
+) -> None:
     """The status becomes `expired` because the payment left the chain, not because time passed."""
     deadline = deadline_of(clock)
     invoice = await timed.create("25.00", expires_in_seconds=WINDOW)

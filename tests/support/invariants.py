@@ -8,9 +8,8 @@ Must not: change anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from typing import Any
 
 from tallystick.core.assess import Assessment, assess
 from tallystick.core.invoice import Facts, Match
@@ -93,18 +92,18 @@ _EMPTY: dict[str, str] = {
     "an invoice is paid without enough confirmed money": """
         SELECT i.id AS object_id FROM invoices AS i
         WHERE i.status IN ('paid', 'overpaid') AND 1 > (
-            SELECT COALESCE(sum(t.amount / (o.amount_expected * (10000 - o.tolerance_under_bps) / 10000)), 0)
+            SELECT COALESCE(sum(t.amount::numeric(300, 60) * 10000
+                                / (o.amount_expected * (10000 - o.tolerance_under_bps))), 0)
             FROM payments AS p JOIN transfers AS t ON t.id = p.transfer_id
             JOIN payment_options AS o ON o.id = p.option_id
-            WHERE p.invoice_id = i.id AND p.status = 'confirmed' AND p.match = 'matched') + 1e-12""",
+            WHERE p.invoice_id = i.id AND p.status = 'confirmed' AND p.match = 'matched') + 1e-50""",
     "an invoice credits other than what is confirmed": """
         SELECT i.id AS object_id, i.amount_paid FROM invoices AS i
-        WHERE i.amount_paid - (
-            SELECT COALESCE(sum(t.amount * i.amount / o.amount_expected), 0)
+        WHERE i.amount_paid <> (
+            SELECT floor(COALESCE(sum((t.amount * i.amount)::numeric(300, 60) / o.amount_expected), 0) + 1e-50)
             FROM payments AS p JOIN transfers AS t ON t.id = p.transfer_id
             JOIN payment_options AS o ON o.id = p.option_id
-            WHERE p.invoice_id = i.id AND p.status = 'confirmed' AND p.match = 'matched')
-            NOT BETWEEN -1 AND 1e-9""",
+            WHERE p.invoice_id = i.id AND p.status = 'confirmed' AND p.match = 'matched')""",
     "a closed invoice offers an option": """
         SELECT i.id AS object_id FROM invoices AS i JOIN payment_options AS o ON o.invoice_id = i.id
         WHERE i.status IN ('expired', 'underpaid', 'late_paid') AND o.status = 'quoted'""",
@@ -114,29 +113,38 @@ _EMPTY: dict[str, str] = {
 async def check_invariants(ctx: Context) -> None:
     """Look at everything stored. Raises AssertionError that lists what is wrong."""
     async with ctx.database.connection() as connection, connection.transaction(isolation="repeatable_read"):
-        found = [problem async for problem in _by_statement(connection)]
-        found += [problem async for problem in _edges(connection)]
-        found += [problem async for problem in _replay(connection, ctx)]
+        found = await find_problems(connection, ctx)
     assert not found, "\n".join(["the database is not in order:", *found])
 
 
-async def _by_statement(connection: Connection) -> Any:
+async def find_problems(connection: Connection, ctx: Context) -> list[str]:
+    """Everything that is wrong as this connection sees it, each in a line."""
+    found = [problem async for problem in _by_statement(connection)]
+    found += [problem async for problem in _edges(connection)]
+    return found + [problem async for problem in _replay(connection, ctx)]
+
+
+async def _by_statement(connection: Connection) -> AsyncIterator[str]:
     for rule, statement in _EMPTY.items():
         for row in await connection.fetch(statement):
             yield f"{rule}: {dict(row)}"
 
 
-async def _edges(connection: Connection) -> Any:
+async def _edges(connection: Connection) -> AsyncIterator[str]:
     reasons = {reason.value for reason in Reason}
-    edges = {(start.value, stop.value) for start, stops in EDGES.items() for stop in stops} | {(None, "created")}
-    for row in await connection.fetch("SELECT invoice_id, sequence, from_status, to_status, reason FROM transitions"):
+    edges = {(start.value, stop.value) for start, stops in EDGES.items() for stop in stops} | {
+        (None, "created")
+    }
+    for row in await connection.fetch(
+        "SELECT invoice_id, sequence, from_status, to_status, reason FROM transitions"
+    ):
         if (row["from_status"], row["to_status"]) not in edges:
             yield f"an edge is not in the table: {dict(row)}"
         if row["reason"] not in reasons:
             yield f"a reason is not in the published list: {dict(row)}"
 
 
-async def _replay(connection: Connection, ctx: Context) -> Any:
+async def _replay(connection: Connection, ctx: Context) -> AsyncIterator[str]:
     """Judge every invoice again from its facts, in both orders, and compare with what is stored."""
     ids = [row["id"] for row in await connection.fetch("SELECT id FROM invoices")]
     wakeups: dict[str, set[tuple[str, str, int]]] = {found: set() for found in ids}

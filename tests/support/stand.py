@@ -250,7 +250,8 @@ async def open_stand(
     )
     urls = {network.name: (url,) if isinstance(url, str) else url for network, url in networks}
     sources = {
-        network.name: EvmSource(evm_options(network, *urls[network.name], **options)) for network, _ in networks
+        network.name: EvmSource(evm_options(network, *urls[network.name], **options))
+        for network, _ in networks
     }
     try:
         async with database.transaction() as connection:
@@ -273,7 +274,11 @@ async def open_stand(
 
 def evm_options(network: Network, *urls: str, **options: Any) -> EvmOptions:
     """Options of a source that gives up soon: tests do not wait for patience."""
-    chosen: dict[str, Any] = {"limits": LIMITS, "aside_seconds": 0.1, "agreement_timeout_seconds": 1.0} | options
+    chosen: dict[str, Any] = {
+        "limits": LIMITS,
+        "aside_seconds": 0.1,
+        "agreement_timeout_seconds": 1.0,
+    } | options
     return EvmOptions(network=network.name, chain_id=int(network.chain), rpc_urls=urls, **chosen)
 
 
