@@ -1,0 +1,218 @@
+"""The page in a real browser while things happen: choosing, paying, refreshing, two tabs, no script, hostile text."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from tallystick.core.invoice import Status
+from tests.support.browser import DESKTOP, PHONE, SMALL_PHONE, visitor
+from tests.web.conftest import Checkout
+
+pytestmark = pytest.mark.browser
+
+PATIENCE_MS = 30_000  # an upper bound for a busy machine; nothing waits longer than it must
+expect.set_options(timeout=PATIENCE_MS)
+
+
+async def open_live(page: Page, url: str) -> None:
+    """Open the page and wait until its stream has spoken."""
+    await page.goto(url)
+    await page.wait_for_selector("body[data-live]")
+
+
+async def test_a_whole_payment_live_in_two_tabs(checkout: Checkout, browser: Browser) -> None:
+    shop = checkout.shop
+    invoice = await shop.create()
+    async with visitor(browser, device=PHONE) as phone, visitor(browser, device=DESKTOP) as desk:
+        for visit in (phone, desk):
+            await open_live(visit.page, checkout.page(invoice))
+            await expect(visit.page.locator("h1")).to_have_text("Choose how to pay")
+        # Chosen on one device by keyboard, shown on both.
+        await phone.page.locator(".choose .way").first.focus()
+        await phone.page.keyboard.press("Enter")
+        await phone.page.wait_for_url(re.compile(r"\?option="))
+        address = await phone.page.inner_text("#address")
+        assert re.fullmatch(r"0x[0-9a-fA-F]{40}", address)
+        for visit in (phone, desk):
+            await expect(visit.page.locator("h1")).to_have_text("Waiting for your payment")
+            await expect(visit.page.locator("#address")).to_have_text(address)
+            await expect(visit.page.locator("#amount")).to_have_text("49")
+            await expect(visit.page.locator(".choose")).to_be_hidden()
+        uri = await phone.page.get_attribute("a[data-href='option.uri']", "href")
+        assert uri is not None
+        assert uri.startswith("ethereum:0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48@1/transfer?address=" + address)
+        # A refresh returns the same.
+        await phone.page.reload()
+        await expect(phone.page.locator("#address")).to_have_text(address)
+        invoice = await shop.activate(invoice)
+        # A part: the rest is asked for, with another code.
+        code = await desk.page.get_attribute("#qr", "src")
+        await shop.pay(invoice, "0.4")
+        for visit in (phone, desk):
+            await expect(visit.page.locator("h1")).to_have_text("Part received, send the rest")
+            await expect(visit.page.locator("#amount")).to_have_text("29.4")
+            await expect(visit.page.locator(".received")).to_have_text("19.6 USDC of 49 USDC received")
+        assert await desk.page.get_attribute("#qr", "src") != code
+        await desk.page.wait_for_function("document.querySelector('#qr').naturalWidth > 0")
+        # The rest: confirmations are counted, one notch each.
+        await shop.pay(invoice, "0.6")
+        await shop.mine("ethereum", 2)
+        for visit in (phone, desk):
+            await expect(visit.page.locator("h1")).to_have_text("Confirming 3 of 12")
+            await expect(visit.page.locator(".pay")).to_be_hidden()
+            notches = await visit.page.get_attribute("#tally .done", "d")
+            assert notches is not None
+            assert notches.count("M") == 3
+        await shop.mine("ethereum", 9)
+        for visit in (phone, desk):
+            await expect(visit.page.locator("h1")).to_have_text("Payment complete")
+            await expect(visit.page).to_have_title("Payment complete · Kiln & Clay Ceramics")
+            await expect(visit.page.get_by_role("link", name="Return to Kiln & Clay Ceramics")).to_have_attribute(
+                "href", "https://shop.example/thanks"
+            )
+            await expect(visit.page.locator("#payments li")).to_have_count(2)
+            assert visit.problems == []
+
+
+async def test_the_script_draws_what_the_server_draws(checkout: Checkout, browser: Browser) -> None:
+    """Each status: the page as rendered, and the page after the stream's view was written into it, are the same."""
+    for status in Status:
+        invoice = await checkout.shop.in_status(status)
+        async with visitor(browser) as visit, visitor(browser, javascript=False) as still:
+            await open_live(visit.page, checkout.page(invoice))
+            await still.page.goto(checkout.page(invoice))
+            assert await _seen(visit.page) == await _seen(still.page), status
+
+
+async def _seen(page: Page) -> list[str]:
+    """What both kinds of page must agree on: visible words, drawings, links, codes."""
+    main = page.locator("main")
+    text = re.sub(r"\d+:\d\d\b", "clock", await main.inner_text())
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    only_one = {"Copy", "This page refreshes itself every few seconds."}
+    found = [line for line in lines if line not in only_one]
+    for selector, attribute in (
+        ("#tally .done", "d"),
+        ("#tally .todo", "d"),
+        ("#qr", "src"),
+        ("#sign", "href"),
+        ("a[data-href='option.uri']", "href"),
+        ("a[data-href='success_url']", "href"),
+    ):
+        found.append(f"{selector} {await page.locator(selector).get_attribute(attribute) or ''}")
+    return found
+
+
+async def test_two_tabs_may_show_two_ways_to_pay(checkout: Checkout, browser: Browser) -> None:
+    invoice = await checkout.shop.create()
+    async with visitor(browser) as one, visitor(browser) as other:
+        await one.page.goto(checkout.page(invoice))
+        await one.page.locator(".choose .way").nth(0).click()
+        await other.page.goto(checkout.page(invoice))
+        await other.page.locator(".others summary").click()
+        await other.page.locator(".others .way:visible").nth(0).click()
+        await expect(other.page.locator(".what")).to_have_text("ETH on Ethereum")
+        await open_live(one.page, one.page.url)
+        await open_live(other.page, other.page.url)
+        await expect(one.page.locator(".what")).to_have_text("USDC on Ethereum")
+        await expect(other.page.locator(".what")).to_have_text("ETH on Ethereum")
+        assert await one.page.inner_text("#address") != await other.page.inner_text("#address")
+
+
+async def test_amount_and_address_are_copied_exactly(checkout: Checkout, browser: Browser) -> None:
+    invoice = await checkout.shop.activate(await checkout.shop.create())
+    async with visitor(browser) as visit:
+        await open_live(visit.page, checkout.page(invoice))
+        for name, value in (("amount", "49"), ("address", invoice.payment_options[0].address)):
+            button = visit.page.locator(f"[data-copy={name}]")
+            await button.click()
+            await expect(button).to_have_text("Copied")
+            await expect(visit.page.locator("#said")).to_have_text(f"Copy {name}: Copied")
+            assert await visit.page.evaluate("navigator.clipboard.readText()") == value
+            await expect(button).to_have_text("Copy")
+        assert visit.problems == []
+
+
+async def test_changes_are_announced_and_focus_is_not_lost(checkout: Checkout, browser: Browser) -> None:
+    invoice = await checkout.shop.activate(await checkout.shop.create())
+    async with visitor(browser) as visit:
+        await open_live(visit.page, checkout.page(invoice))
+        await visit.page.locator("[data-copy=address]").focus()
+        await checkout.shop.pay(invoice)
+        live = visit.page.locator("[role=status][aria-live=polite]")
+        await expect(live).to_contain_text("Confirming 1 of 12")
+        assert await visit.page.evaluate("document.activeElement.id") == "headline"
+
+
+async def test_without_script_the_page_chooses_and_refreshes(checkout: Checkout, browser: Browser) -> None:
+    invoice = await checkout.shop.create()
+    async with visitor(browser, javascript=False) as visit:
+        await visit.page.goto(checkout.page(invoice))
+        assert await visit.page.locator("noscript meta[http-equiv=refresh]").count() == 1
+        await visit.page.locator(".choose .way").nth(1).click()
+        await expect(visit.page.locator("h1")).to_have_text("Waiting for your payment")
+        await expect(visit.page.locator("#amount")).to_have_text("0.0196")
+        await expect(visit.page.locator("[data-copy]").first).to_be_hidden()
+        await checkout.shop.pay(await checkout.shop.activate(invoice, 1), place=1)
+        await expect(visit.page.locator("h1")).to_have_text("Confirming 1 of 12")  # by its own refresh
+        assert visit.problems == []
+
+
+async def test_the_end_of_the_time_is_told_by_the_server(checkout: Checkout, browser: Browser) -> None:
+    shop = checkout.shop
+    invoice = await shop.activate(await shop.create(expires_in_seconds=10))
+    async with visitor(browser) as visit:
+        await open_live(visit.page, checkout.page(invoice))
+        await expect(visit.page.locator("#clock")).to_have_text(re.compile(r"0:0\d"))
+        await shop.pass_time(11)
+        await expect(visit.page.locator("h1")).to_have_text("The time to pay is over")
+        await expect(visit.page.locator(".pay")).to_be_hidden()
+        await shop.pass_time(1, "ethereum")
+        await shop.judge(invoice)
+        await expect(visit.page.locator("h1")).to_have_text("Expired")
+        await expect(visit.page.get_by_role("link", name="Return to")).to_have_attribute(
+            "href", "https://shop.example/basket"
+        )
+
+
+async def test_hostile_and_long_text_stays_text(checkout: Checkout, browser: Browser) -> None:
+    bait = "<img src=x onerror=\"document.title='owned'\">" + "\u202e" + "Wo" * 60
+    merchant_id = await checkout.shop.merchant(bait)
+    invoice = await checkout.shop.create(
+        merchant_id=merchant_id,
+        order_id='"><script>document.title="owned"</script>' + "9" * 60,
+        amount="1.234567890123456789",
+        currency="ETH",
+        accepted=(("ETH", "ethereum"),),
+    )
+    for name, device in (("small-phone", SMALL_PHONE), ("phone", PHONE), ("desktop", DESKTOP)):
+        async with visitor(browser, device=device) as visit:
+            await open_live(visit.page, checkout.page(invoice))
+            assert "owned" not in (await visit.page.title()).split("<")[0]
+            assert bait in await visit.page.locator(".merchant").inner_text()
+            assert await visit.page.inner_text("#amount") == "1.234567890123456789"
+            assert await visit.overflow_px() <= 0
+            assert await visit.page.locator("img").count() == 1
+            await visit.picture("checkout/hostile", name, full=True)
+            assert await visit.accessibility_problems() == []
+            assert visit.problems == []
+
+
+async def test_first_view_is_light_and_asks_nobody_else(checkout: Checkout, browser: Browser) -> None:
+    invoice = await checkout.shop.activate(await checkout.shop.create())
+    async with visitor(browser) as visit:
+        await open_live(visit.page, checkout.page(invoice))
+        await visit.page.wait_for_function("document.querySelector('#qr').complete")
+        assert await visit.finished_weight() < 50_000
+        assert all(url.startswith(checkout.url) for url in visit.requests)
+
+
+async def test_an_unknown_invoice_is_explained(checkout: Checkout, browser: Browser) -> None:
+    async with visitor(browser) as visit:
+        await visit.page.goto(f"{checkout.url}/i/inv_{'0' * 26}")
+        await expect(visit.page.locator("h1")).to_have_text("No such payment")
+        await visit.picture("checkout/other", "unknown")
+        assert await visit.accessibility_problems() == []
