@@ -194,7 +194,7 @@ async def test_readiness_waits_for_networks_that_answer(database_url: str) -> No
 async def test_metrics_count_by_route_and_never_by_what_was_asked(client: Client) -> None:
     await client.get("/v1/invoices/inv_" + "0" * 26)
     await client.get("/some/guess")
-    await client.http.request("BREW", "/v1/invoices")
+    await client.http.request("PROPFIND", "/v1/invoices")
     page = (await client.get("/metrics")).text
     assert (
         'tallystick_http_request_seconds_count{method="GET",route="/v1/invoices/{invoice_id}",status="404"}'
@@ -203,7 +203,7 @@ async def test_metrics_count_by_route_and_never_by_what_was_asked(client: Client
     assert 'route="(none)"' in page
     assert 'method="other"' in page
     assert "guess" not in page
-    assert "BREW" not in page
+    assert "PROPFIND" not in page
     assert 'tallystick_database_connections{state="idle"}' in page
 
 
