@@ -14,7 +14,7 @@ from tallystick.core.invoice import PaymentStatus, Status
 from tallystick.core.money import format_units
 from tallystick.services import checkout_texts as texts
 from tallystick.services import objects
-from tallystick.services.checkout import CustomerView, build_view, network_name, price_text
+from tallystick.services.checkout import CustomerView, build_view, name_in_sentence, network_name, price_text
 from tests.web.shop import NETWORKS
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -234,6 +234,13 @@ def test_prices_in_an_asset_are_its_number_and_symbol() -> None:
     assert price_text("0.000000000000000001", "ETH") == "0.000000000000000001 ETH"
     assert price_text("49.00", "USD") == "$49.00"
     assert price_text("1250", "JPY") == "¥1,250"
+
+
+def test_names_in_sentences_are_short_and_keep_their_direction() -> None:
+    assert name_in_sentence("Kiln & Clay") == "Kiln & Clay"
+    assert name_in_sentence("W" * 200) == "W" * 39 + "…"
+    assert name_in_sentence("متجر") == "\u2068متجر\u2069"
+    assert name_in_sentence("\u202egnp") == "\u2068\u202egnp\u2069"
 
 
 def test_networks_have_the_names_customers_know() -> None:

@@ -10,6 +10,7 @@ Must not: decide a state (that is `core.assess`), or contain markup.
 from __future__ import annotations
 
 import decimal
+import unicodedata
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -28,6 +29,7 @@ from tallystick.services.context import Context
 from tallystick.services.invoices import load_public
 
 PAYMENTS_SHOWN_MAX: Final = 10
+NAME_LENGTH_MAX: Final = 40
 
 REFRESH_SECONDS_MOVING: Final = 10
 REFRESH_SECONDS_RESTING: Final = 60
@@ -44,6 +46,8 @@ EVM_NAMES: Final[Mapping[str, str]] = {
     "43114": "Avalanche C-Chain",
     "11155111": "Sepolia (test network)",
 }
+
+_TURNING: Final = frozenset({"R", "AL", "AN", "RLE", "RLO", "LRE", "LRO", "PDF", "RLI", "LRI", "FSI", "PDI"})
 
 _PAYABLE: Final = frozenset({Status.AWAITING_PAYMENT, Status.PARTIALLY_PAID})
 _OPEN: Final = frozenset({Status.CREATED, Status.QUOTED}) | _PAYABLE
@@ -116,6 +120,7 @@ class CustomerView(msgspec.Struct, frozen=True, kw_only=True):
     success_url: str | None
     cancel_url: str | None
     cancel_text: str
+    success_text: str
 
 
 async def customer_view(connection: Connection, ctx: Context, invoice_id: str) -> CustomerView:
@@ -140,6 +145,7 @@ def build_view(
     payments = _payments(invoice.payments, networks)
     success_url = invoice.success_url if status in _COMPLETE else None
     cancel_url = invoice.cancel_url if status in _CANCELABLE | _ENDED_UNPAID else None
+    spoken = name_in_sentence(merchant_name)
     return CustomerView(
         id=invoice.id,
         merchant_name=merchant_name,
@@ -150,8 +156,8 @@ def build_view(
         status=status.value,
         phase=words.phase.value,
         headline=words.headline,
-        text=words.text.format(merchant=merchant_name),
-        next_step=words.next_step.format(merchant=merchant_name),
+        text=words.text.format(merchant=spoken),
+        next_step=words.next_step.format(merchant=spoken),
         progress=progress,
         options=options,
         selected=selected,
@@ -162,7 +168,8 @@ def build_view(
         shows=_shows(status, options, payments, time_up=time_up, progress=progress),
         success_url=_web_link(success_url),
         cancel_url=_web_link(cancel_url),
-        cancel_text=texts.LABELS["cancel" if status in _CANCELABLE else "to_shop"].format(merchant=merchant_name),
+        cancel_text=texts.LABELS["cancel" if status in _CANCELABLE else "to_shop"].format(merchant=spoken),
+        success_text=texts.LABELS["to_shop"].format(merchant=spoken),
     )
 
 
@@ -172,6 +179,16 @@ def network_name(name: str, networks: Mapping[str, Network]) -> str:
     if network is not None and network.family == "evm" and network.chain in EVM_NAMES:
         return EVM_NAMES[network.chain]
     return name.replace("_", " ").replace("-", " ").title()
+
+
+def name_in_sentence(name: str) -> str:
+    """A merchant's name inside a sentence: shortened where it would drown it, and kept from turning its direction.
+
+    The isolate (U+2068, U+2069) is what Unicode's bidirectional algorithm (UAX 9, section 2.4.2) has for this.
+    """
+    short = name if len(name) <= NAME_LENGTH_MAX else name[: NAME_LENGTH_MAX - 1].rstrip() + "…"
+    turns = any(unicodedata.bidirectional(character) in _TURNING for character in short)
+    return f"\u2068{short}\u2069" if turns else short
 
 
 def price_text(amount: str, currency: str) -> str:

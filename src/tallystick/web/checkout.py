@@ -153,7 +153,6 @@ async def show_invoice(
         notice=texts.NOTICES.get(notice or ""),
         clock=clock_text(view.seconds_left),
         tally=tally_paths(view.progress),
-        to_shop=texts.LABELS["to_shop"].format(merchant=view.merchant_name),
     )
     return Response(html, media_type=MediaType.HTML, headers=PAGE_HEADERS)
 
