@@ -184,16 +184,18 @@ def test_of_a_block_only_its_place_in_the_best_chain_changes(name: str) -> None:
     assert re.fullmatch(r"in_best_chain = (true|false);?\s*", assignment)
 
 
-async def test_only_one_statement_writes_an_invoices_status() -> None:
+@pytest.mark.parametrize(
+    ("table", "writer"), [("invoices", "update_invoices"), ("payments", "update_payments")]
+)
+def test_exactly_one_statement_changes_a_status(table: str, writer: str) -> None:
+    """Planted bug seen to fail: `status = 'canceled'` added to the statement that records a cancellation."""
+    update = re.compile(rf"\bUPDATE\s+{table}\b(?:\s+AS\s+\w+)?\s+SET\s+(.*?)\b(?:FROM|WHERE)\b", re.DOTALL)
     writers = [
         statement.name
         for statement in STATEMENTS
-        if re.search(
-            r"\bUPDATE\s+invoices\b[^;]*\bSET\b[^;]*?\bstatus\s*=\s*\w[^;]*?\bWHERE\b", statement.sql
-        )
-        and re.search(r"\bSET\s+(?:(?!\bWHERE\b|\bFROM\b).)*\bstatus\s*=", statement.sql, re.DOTALL)
+        if any(re.search(r"\bstatus\s*=", assignments) for assignments in update.findall(statement.sql))
     ]
-    assert writers == ["update_invoices"]
+    assert writers == [writer]
 
 
 @pytest.mark.parametrize("aggregate", AGGREGATES)
