@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 import pytest
 
 from tallystick.chains.evm.source import EvmSource
-from tallystick.core.errors import StaleWrite
-from tallystick.services import objects
+from tallystick.core.errors import IllegalTransition, StaleWrite
+from tallystick.db.sql import Connection
+from tallystick.services import intake, objects
+from tallystick.services.assessing import Cause, assess_invoices
+from tallystick.services.context import Context
 from tallystick.workers.expire import Expirer
 from tallystick.workers.follow import Follower
 from tests.support.anvil import start_anvil, unique_chain_id
@@ -91,6 +94,37 @@ async def test_a_halted_network_stops_no_other(two: Stand, chain: Chain, other: 
         await chain.send_native(address_in(both), WEI)
         await chain.mine(3)
         await two.until_status(both, "paid")
+
+
+async def test_a_block_that_cannot_be_processed_is_shown_and_never_skipped(
+    two: Stand, chain: Chain, other: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A defect of ours holds one network at that block; operators see it, the other goes on, a repair loses nothing.
+
+    This failed: the loop was started again and again while the network was shown as following.
+    """
+    here = await two.create("25.00", ("ETH", "local"))
+    there = await two.create("25.00", ("ETH", "other"))
+    height = (await two.network("other")).height
+    sound = assess_invoices
+
+    async def defective(connection: Connection, ctx: Context, ids: Sequence[str], cause: Cause) -> None:
+        if there.id in ids:
+            raise IllegalTransition("An invoice cannot go from here to there.")
+        await sound(connection, ctx, ids, cause)
+
+    monkeypatch.setattr(intake, "assess_invoices", defective)
+    await chain.send_native(address_in(here), WEI)
+    await other.send_native(address_in(there), WEI)
+    await asyncio.gather(chain.mine(3), other.mine(3))
+    async with two.running():
+        await two.until_status(here, "paid")
+        seen = await two.until_network("degraded", "other")
+        assert "cannot go from here to there" in str(seen.problem)
+        assert seen.height == height
+        monkeypatch.undo()
+        await two.until_status(there, "paid")
+        await two.until_network("following", "other")
 
 
 async def test_two_followers_of_one_network_at_once(stand: Stand, chain: Chain) -> None:

@@ -44,7 +44,7 @@ ACTOR = Actor(ActorType.MERCHANT, "key_test")
 # One attempt a call: the follower asks again by itself, and a test that breaks the node should not wait for patience.
 LIMITS = RpcLimits(attempts_max=1, total_timeout_seconds=5.0, connect_timeout_seconds=2.0)
 LOOPS = FollowerOptions(poll_interval_seconds=0.02, retry_seconds_max=0.1)
-WAIT_SECONDS_MAX = 30.0
+WAIT_SECONDS_MAX = 60.0
 LOOPS_BACKOFF = Backoff(first_seconds=0.05, longest_seconds=0.2)
 
 
@@ -158,12 +158,15 @@ class Stand:
             return await invoices.list_transitions(connection, self.merchant_id, invoice.id)
 
     async def until_network(self, status: str, name: str | None = None) -> objects.NetworkObject:
-        """Wait until operators are shown this status."""
-        await until(lambda: self._network_is(status, name))
-        return await self.network(name)
+        """Wait until operators are shown this status; answer what they were shown then."""
+        seen: list[objects.NetworkObject] = []
 
-    async def _network_is(self, status: str, name: str | None) -> bool:
-        return (await self.network(name)).status == status
+        async def shown() -> bool:
+            seen.append(await self.network(name))
+            return seen[-1].status == status
+
+        await until(shown)
+        return seen[-1]
 
     async def until_status(self, invoice: objects.Invoice, *statuses: str) -> objects.Invoice:
         """Wait until the invoice has one of these statuses."""

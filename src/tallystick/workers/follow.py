@@ -29,6 +29,7 @@ from tallystick.core.errors import (
     SourceIncomplete,
     SourceUnavailable,
     StaleWrite,
+    TallystickError,
     WrongChain,
 )
 from tallystick.core.network import Network
@@ -86,8 +87,17 @@ class Follower:
         while not stop.is_set():
             async with self._lease() as held:
                 if held:
-                    await self._follow(stop)
+                    await self._follow_visibly(stop)
             await wait_or_stop(stop, STANDBY_SECONDS)
+
+    async def _follow_visibly(self, stop: asyncio.Event) -> None:
+        """Follow; whatever ends it is shown where operators look before the supervisor starts the loop again."""
+        try:
+            await self._follow(stop)
+        except Exception as error:  # the edge of the loop: it is raised again at once
+            what = str(error) if isinstance(error, TallystickError) else type(error).__name__
+            await self._show("degraded", f"A block could not be processed and is tried again: {what}")
+            raise
 
     @asynccontextmanager
     async def _lease(self) -> AsyncIterator[bool]:
@@ -150,9 +160,7 @@ class Follower:
         """Apply the next blocks above the cursor, fetched side by side; a block that does not fit is a
         reorganisation."""
         last = min(head.header.height, cursor.height + self._options.batch_blocks)
-        await self._show(
-            "following" if head.header.height - cursor.height <= PREFETCH_BLOCKS else "catching_up"
-        )
+        behind = head.header.height - cursor.height > PREFETCH_BLOCKS
         # One block stands for the whole batch: each names its parent, so nodes that agree on the last agree on all.
         newest = head.header if last == head.header.height else await self.source.header_at(last)
         await self.source.confirm_agreement(newest)
@@ -163,6 +171,9 @@ class Follower:
                     return True
                 await self._apply(self._step(cursor, (block,), head))
                 cursor = block.header.ref
+                if behind:  # said once something was read: a node that only promises blocks stays shown as in trouble
+                    await self._show("catching_up")
+                    behind = False
                 if self._on_progress is not None:
                     self._on_progress(cursor.height, head.header.height)
         if cursor.height >= head.header.height:
