@@ -69,7 +69,7 @@ class Match(StrEnum):
     MATCHED = "matched"
     WRONG_ASSET = "wrong_asset"
     WRONG_NETWORK = "wrong_network"
-    UNSUPPORTED_TOKEN = "unsupported_token"
+    UNSUPPORTED_TOKEN = "unsupported_token"  # noqa: S105  # a token of value, no secret
 
 
 @dataclass(frozen=True, slots=True)
