@@ -128,7 +128,7 @@ async def test_stopping_lets_a_running_request_finish_and_takes_no_new_one() -> 
         while True:  # until nobody listens any more
             try:
                 _reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            except ConnectionRefusedError:
+            except OSError:
                 break
             writer.close()
             await asyncio.sleep(0.01)

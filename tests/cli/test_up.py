@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from tests.cli.processes import SCRIPT, environment, family, gone, run, serving
+from tests.cli.test_commands import XPUB
 from tests.support.anvil import start_anvil, unique_chain_id
 
 
@@ -113,6 +114,38 @@ async def test_the_parts_run_apart(database_url: str) -> None:
             for worker in workers:
                 if worker.returncode is None:
                     worker.kill()
+
+
+@pytest.mark.chain
+async def test_an_open_checkout_stream_does_not_hold_up_the_end(database_url: str) -> None:
+    async with start_anvil(chain_id=unique_chain_id()) as chain:
+        settings = network_settings(chain.chain_id, chain.url) | {
+            "TALLYSTICK_DATABASE_URL": database_url,
+            "TALLYSTICK_RATES__STATIC__ETH_USD": "2500",
+            "TALLYSTICK_SERVER__STOP_SECONDS_MAX": "600",  # far more than the test waits
+        }
+        async with serving("up", **settings) as server:
+            created = (await run("merchant", "create", "--name", "M", "--json", **settings)).object
+            of_merchant = ("--merchant", created["merchant_id"], "--account-key", XPUB)
+            assert (await run("wallet", "add", *of_merchant, **settings)).code == 0
+            headers = {"Authorization": f"Bearer {created['api_key']}"}
+            async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(60)) as http:
+                wanted = {"amount": "5", "currency": "USD"}
+                async with http.post(f"{server.url}/v1/invoices", json=wanted) as response:
+                    invoice = await response.json()
+                async with http.get(f"{server.url}/i/{invoice['id']}/events") as stream:
+                    assert b"event: invoice" in await stream.content.readuntil(b"\r\n\r\n")
+                    assert await server.stop() == 0
+                    await stream.content.read()  # it was ended, not broken off: that would be an error here
+            shown = await run("invoice", "show", invoice["id"], "--json", **settings)
+            assert shown.object["status"] == "awaiting_payment"
+            assert [step["to"] for step in shown.object["transitions"]] == [
+                "created",
+                "quoted",
+                "awaiting_payment",
+            ]
+            for_people = await run("invoice", "show", invoice["id"], **settings)
+            assert invoice["payment_options"][0]["address"] in for_people.out
 
 
 async def test_a_taken_address_is_said_at_once(database_url: str) -> None:

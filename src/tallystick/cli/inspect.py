@@ -11,11 +11,11 @@ from tallystick.cli.common import JsonFlag, console, print_json
 from tallystick.cli.manage import transact
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from datetime import datetime
 
     from tallystick.db.sql import Connection
     from tallystick.services.context import Context
-    from tallystick.services.objects import Invoice, Transition
+    from tallystick.services.objects import Invoice, Payment, Transition
 
 invoice: Final = App(name="invoice", help="Invoices.")
 
@@ -76,65 +76,47 @@ def trace(tx_hash: str, *, json: JsonFlag = False) -> None:
     if json:
         print_json(found)
         return
-    table = _table("Invoice", "Order", "Amount", "Status", "Block", "Confirmations")
+    out = console()
     for transfer in found.transfers:
-        payment = transfer.payment
-        table.add_row(
-            transfer.invoice_id,
-            transfer.order_id or "-",
-            f"{payment.amount} {payment.asset or payment.token_contract}",
-            payment.status,
-            str(payment.block_height or "-"),
-            str(payment.confirmations),
-        )
-    console().print(table)
+        out.print(f"{transfer.invoice_id}  order {transfer.order_id or '-'}", style="bold", markup=False)
+        out.print(_payment(transfer.payment), markup=False)
 
 
 def _show(found: Invoice, history: list[Transition]) -> None:
+    """Lines rather than tables: hashes and addresses stay whole, to be copied, however narrow the terminal is."""
     out = console()
-    out.print(f"[bold]{found.id}[/]  {found.status}  {found.amount} {found.currency}", markup=True)
-    out.print(
-        f"order {found.order_id or '-'} · paid {found.amount_paid} · expires {found.expires_at}", markup=False
-    )
-    out.print(f"next: {found.next_action.owner}: {found.next_action.text}", markup=False)
-    out.print(found.checkout_url, markup=False)
-    options = _table("Option", "Network", "Asked", "Received", "Confirmations", "Status", "Address")
+    out.print(f"{found.id}  {found.status}  {found.amount} {found.currency}", style="bold", markup=False)
+    lines = [
+        f"order {found.order_id or '-'}, {found.amount_paid} {found.currency} paid, expires {_time(found.expires_at)}",
+        f"next: {found.next_action.owner}: {found.next_action.text}",
+        found.checkout_url,
+        "",
+    ]
     for option in found.payment_options:
         required = option.confirmations_required or option.finality
-        options.add_row(
-            option.id,
-            option.network,
-            f"{option.amount_expected} {option.asset}",
-            option.amount_received,
-            f"{option.confirmations}/{required}",
-            option.status,
-            option.address or "-",
-        )
-    out.print(options)
-    if found.payments:
-        payments = _table("Payment", "Amount", "Status", "Block", "Transaction")
-        for payment in found.payments:
-            payments.add_row(
-                payment.id,
-                f"{payment.amount} {payment.asset or payment.token_contract}",
-                payment.status,
-                str(payment.block_height or "-"),
-                payment.tx_hash,
-            )
-        out.print(payments)
-    steps = _table("#", "At", "To", "Reason", "By")
+        lines += [
+            f"option {option.id}, {option.status}: {option.amount_expected} {option.asset} on {option.network}",
+            f"  received {option.amount_received}, confirmations {option.confirmations} of {required}",
+            *([f"  address {option.address}"] if option.address else []),
+        ]
+    lines += ["", *map(_payment, found.payments)] if found.payments else []
+    out.print("\n".join(lines), markup=False)
+    out.print()
     for step in history:
-        steps.add_row(
-            str(step.sequence), f"{step.at:%Y-%m-%d %H:%M:%S}", step.to, step.reason, step.actor.type
+        out.print(
+            f"{step.sequence:>3}  {_time(step.at)}  {step.to}  ({step.reason}, {step.actor.type})",
+            markup=False,
         )
-    out.print(steps)
 
 
-def _table(*columns: str) -> Table:
-    from rich import box
-    from rich.table import Table
+def _payment(payment: Payment) -> str:
+    where = "in no block" if payment.block_height is None else f"in block {payment.block_height}"
+    amount = f"{payment.amount} {payment.asset or payment.token_contract}"
+    return (
+        f"payment {payment.id}, {payment.status}: {amount} on {payment.network} {where}, "
+        f"confirmations {payment.confirmations}\n  transaction {payment.tx_hash}"
+    )
 
-    table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
+
+def _time(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S}Z"
