@@ -64,6 +64,15 @@ class Database:
             yield connection
 
     @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Connection]:
+        """A read-only transaction in which every statement sees the same moment: for answers made of several reads."""
+        async with (
+            self._pool.acquire() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            yield connection
+
+    @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A READ COMMITTED transaction: committed at the end of the block, rolled back by any exception."""
         async with self._pool.acquire() as connection, connection.transaction():
@@ -73,8 +82,8 @@ class Database:
 async def _keep(_connection: asyncpg.Connection[asyncpg.Record]) -> None:
     """Give a connection back as it is; asyncpg has rolled back what was open and dropped its listeners.
 
-    The usual reset is one more round trip for every request, and there is nothing to reset: no statement of ours changes
-    a session, and the follower gives its advisory lock back itself.
+    The usual reset is one more round trip for every request, and there is nothing to reset: no statement of ours
+    changes a session, and the follower gives its advisory lock back itself.
     """
 
 

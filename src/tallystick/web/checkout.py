@@ -92,7 +92,7 @@ class Site:
         """The customer's view now. Raises NotFound, also for what cannot be an id."""
         if not is_id(IdKind.INVOICE, invoice_id):
             raise NotFound("There is no such invoice.")
-        async with self.ctx.database.transaction() as connection:
+        async with self.ctx.database.snapshot() as connection:
             return await customer_view(connection, self.ctx, invoice_id)
 
 

@@ -185,7 +185,7 @@ class InvoiceHub:
                 yield _message(watcher.sent, retry_ms=RETRY_MS)
 
     async def _read_now(self, invoice_id: str) -> CustomerView:
-        async with self._ctx.database.transaction() as connection:
+        async with self._ctx.database.snapshot() as connection:
             return await self._read(connection, self._ctx, invoice_id)
 
     def _remove(self, watcher: _Watcher, address: str) -> None:

@@ -50,7 +50,7 @@ async def list_invoices(
         created_before=time_of("created_before", created_before),
     )
     below = cursor_of(IdKind.INVOICE, cursor)
-    async with request.ctx.database.connection() as connection:
+    async with request.ctx.database.snapshot() as connection:
         return await invoices.list_invoices(
             connection, request.ctx, request.merchant_id, wanted, limit, below
         )
@@ -60,7 +60,7 @@ async def list_invoices(
 async def get_invoice(request: ApiRequest, invoice_id: FromPath[str]) -> objects.Invoice:
     """One invoice as it stands."""
     own = path_id(IdKind.INVOICE, invoice_id)
-    async with request.ctx.database.connection() as connection:
+    async with request.ctx.database.snapshot() as connection:
         return await invoices.get_invoice(connection, request.ctx, request.merchant_id, own)
 
 
@@ -96,7 +96,7 @@ async def activate_option(
 async def list_transitions(request: ApiRequest, invoice_id: FromPath[str]) -> Page[objects.Transition]:
     """Every status the invoice had, oldest first, with reason, actor and evidence."""
     own = path_id(IdKind.INVOICE, invoice_id)
-    async with request.ctx.database.connection() as connection:
+    async with request.ctx.database.snapshot() as connection:
         return whole(await invoices.list_transitions(connection, request.merchant_id, own))
 
 

@@ -34,7 +34,7 @@ class RateObject(msgspec.Struct, frozen=True, kw_only=True):
 @get("/networks", opt=ANY_KEY, tags=["Networks"], operation_id="list_networks")
 async def list_networks(request: ApiRequest) -> Page[objects.NetworkObject]:
     """Every configured network: its assets, how far it has been read, and what is wrong with it."""
-    async with request.ctx.database.connection() as connection:
+    async with request.ctx.database.snapshot() as connection:
         return whole(await networks.list_networks(connection, request.ctx))
 
 

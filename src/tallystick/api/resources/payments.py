@@ -28,7 +28,7 @@ async def list_payments(
         invoice_id=invoice_id, tx_hash=tx_hash, status=choice_of("status", PaymentStatus, status)
     )
     below = cursor_of(IdKind.PAYMENT, cursor)
-    async with request.ctx.database.connection() as connection:
+    async with request.ctx.database.snapshot() as connection:
         return await payments.list_payments(
             connection, request.ctx, request.merchant_id, wanted, limit, below
         )
@@ -38,14 +38,14 @@ async def list_payments(
 async def get_payment(request: ApiRequest, payment_id: FromPath[str]) -> objects.Payment:
     """One payment as it stands."""
     own = path_id(IdKind.PAYMENT, payment_id)
-    async with request.ctx.database.connection() as connection:
+    async with request.ctx.database.snapshot() as connection:
         return await payments.get_payment(connection, request.ctx, request.merchant_id, own)
 
 
 @get("/trace/{tx_hash:str}", opt=READ_INVOICES, tags=["Payments"], operation_id="trace")
 async def trace(request: ApiRequest, tx_hash: FromPath[str]) -> payments.Trace:
     """What a transaction paid: invoices, orders, payments, ledger entries, settlement."""
-    async with request.ctx.database.connection() as connection:
+    async with request.ctx.database.snapshot() as connection:
         return await payments.trace(connection, request.ctx, request.merchant_id, tx_hash)
 
 

@@ -30,7 +30,7 @@ async def list_wallets(
 ) -> Page[objects.Wallet]:
     """Wallets, newest first."""
     below = cursor_of(IdKind.WALLET, cursor)
-    async with request.ctx.database.connection() as connection:
+    async with request.ctx.database.snapshot() as connection:
         return await wallets.list_wallets(connection, request.ctx, request.merchant_id, limit, below)
 
 
@@ -38,7 +38,7 @@ async def list_wallets(
 async def get_wallet(request: ApiRequest, wallet_id: FromPath[str]) -> objects.Wallet:
     """One wallet, with the next index and the gap that your own software must scan."""
     own = path_id(IdKind.WALLET, wallet_id)
-    async with request.ctx.database.connection() as connection:
+    async with request.ctx.database.snapshot() as connection:
         return await wallets.get_wallet(connection, request.ctx, request.merchant_id, own)
 
 

@@ -37,7 +37,7 @@ async def list_endpoints(
 ) -> Page[objects.WebhookEndpoint]:
     """Endpoints, newest first, without their secrets."""
     below = cursor_of(IdKind.WEBHOOK_ENDPOINT, cursor)
-    async with request.ctx.database.connection() as connection:
+    async with request.ctx.database.snapshot() as connection:
         return await webhooks.list_endpoints(connection, request.ctx, request.merchant_id, limit, below)
 
 
@@ -50,7 +50,7 @@ async def list_endpoints(
 async def get_endpoint(request: ApiRequest, endpoint_id: FromPath[str]) -> objects.WebhookEndpoint:
     """One endpoint, without its secret."""
     own = path_id(IdKind.WEBHOOK_ENDPOINT, endpoint_id)
-    async with request.ctx.database.connection() as connection:
+    async with request.ctx.database.snapshot() as connection:
         return await webhooks.get_endpoint(connection, request.ctx, request.merchant_id, own)
 
 
@@ -142,7 +142,7 @@ async def list_events(
         raise bad_parameter("after", "is not the id of an event")
     below = cursor_of(IdKind.EVENT, cursor)
     wanted = EventFilter(type=type, object_id=object_id, after=after)
-    async with request.ctx.database.connection() as connection:
+    async with request.ctx.database.snapshot() as connection:
         return await webhooks.list_events(connection, request.ctx, request.merchant_id, wanted, limit, below)
 
 
@@ -150,7 +150,7 @@ async def list_events(
 async def get_event(request: ApiRequest, event_id: FromPath[str]) -> objects.Event:
     """One event, exactly as it is sent."""
     own = path_id(IdKind.EVENT, event_id)
-    async with request.ctx.database.connection() as connection:
+    async with request.ctx.database.snapshot() as connection:
         return await webhooks.get_event(connection, request.ctx, request.merchant_id, own)
 
 
@@ -163,7 +163,7 @@ async def get_event(request: ApiRequest, event_id: FromPath[str]) -> objects.Eve
 async def list_deliveries(request: ApiRequest, event_id: FromPath[str]) -> Page[objects.Delivery]:
     """Where the event was sent, and how every attempt went."""
     own = path_id(IdKind.EVENT, event_id)
-    async with request.ctx.database.connection() as connection:
+    async with request.ctx.database.snapshot() as connection:
         return whole(await webhooks.list_deliveries(connection, request.ctx, request.merchant_id, own))
 
 

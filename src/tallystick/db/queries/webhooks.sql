@@ -62,13 +62,14 @@ SELECT coalesce(max(sequence), 0) AS sequence FROM events WHERE object_id = :obj
 SELECT id, type, body::text AS body FROM events WHERE id = :id AND merchant_id = :merchant_id;
 
 -- name: events_newest_first
--- The merchant's events by id, which sorts by time.
+-- The merchant's events in the order they were written, newest first. Ids of one millisecond have no order.
 SELECT id, type, body::text AS body FROM events
 WHERE merchant_id = :merchant_id
-  AND (:before::text IS NULL OR id < :before)
+  AND (:before::text IS NULL
+       OR position < (SELECT b.position FROM events AS b WHERE b.id = :before AND b.merchant_id = :merchant_id))
   AND (:type::text IS NULL OR type = :type)
   AND (:object_id::text IS NULL OR object_id = :object_id)
-ORDER BY id DESC LIMIT :limit;
+ORDER BY position DESC LIMIT :limit;
 
 -- name: events_after
 -- The stream after one event, oldest first. Only events of transactions older than every open one: an event that

@@ -253,7 +253,7 @@ CREATE TABLE events (
     UNIQUE (object_id, sequence)
 );
 CREATE INDEX events_stream ON events (merchant_id, written_by, position);
-CREATE INDEX events_by_merchant ON events (merchant_id, id);
+CREATE INDEX events_by_merchant ON events (merchant_id, position);
 
 CREATE TABLE webhook_endpoints (
     id                    text PRIMARY KEY,             -- whe_…
