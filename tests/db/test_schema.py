@@ -19,6 +19,7 @@ import pytest
 from tallystick.core.assess import Marker
 from tallystick.core.chain import Channel, Finality
 from tallystick.core.invoice import LatePayment, Match, OptionStatus, PaymentStatus, Status
+from tallystick.core.transitions import Reason
 from tallystick.core.webhook import DeliveryStatus, EndpointStatus
 from tallystick.db.sql import Connection, Statement, load
 from tallystick.services.context import ActorType
@@ -31,6 +32,9 @@ ENUMS: dict[tuple[str, str], type[StrEnum]] = {
     ("transfers", "channel"): Channel,
     ("payments", "match"): Match,
     ("payments", "status"): PaymentStatus,
+    ("transitions", "from_status"): Status,
+    ("transitions", "to_status"): Status,
+    ("transitions", "reason"): Reason,
     ("transitions", "actor_type"): ActorType,
     ("wakeups", "marker"): Marker,
     ("webhook_endpoints", "status"): EndpointStatus,

@@ -220,9 +220,17 @@ CREATE INDEX payments_unsettled ON payments (option_id) WHERE status IN ('orphan
 CREATE TABLE transitions (
     invoice_id  text NOT NULL REFERENCES invoices (id), -- whose history
     sequence    integer NOT NULL CHECK (sequence >= 1), -- 1, 2, … without gaps
-    from_status text,                                   -- NULL for the first
-    to_status   text NOT NULL,                          -- the status written
-    reason      text NOT NULL,                          -- a word of the published list (core.transitions.Reason)
+    from_status text CHECK (from_status IN
+        ('created', 'quoted', 'awaiting_payment', 'detected', 'partially_paid', 'confirming', 'paid', 'overpaid',
+         'underpaid', 'expired', 'late_paid', 'review_required', 'disputed', 'settled', 'refunded', 'canceled')), -- NULL for the first
+    to_status   text NOT NULL CHECK (to_status IN
+        ('created', 'quoted', 'awaiting_payment', 'detected', 'partially_paid', 'confirming', 'paid', 'overpaid',
+         'underpaid', 'expired', 'late_paid', 'review_required', 'disputed', 'settled', 'refunded', 'canceled')), -- the status written
+    reason      text NOT NULL CHECK (reason IN
+        ('invoice_created', 'rates_locked', 'option_activated', 'payment_seen', 'payment_in_block',
+         'payment_partial', 'policy_met', 'amount_above_tolerance', 'window_closed', 'late_payment',
+         'late_payment_accepted', 'mismatched_payment', 'reorganized', 'replaced',
+         'reversed_after_fulfillment', 'canceled')), -- the published words
     actor_type  text NOT NULL CHECK (actor_type IN ('system', 'merchant', 'operator', 'customer')), -- who caused it
     actor_id    text,                                   -- key, user or worker
     evidence    jsonb NOT NULL CHECK (jsonb_typeof(evidence) = 'array' AND jsonb_array_length(evidence) > 0), -- what it rests on: never empty
