@@ -36,7 +36,7 @@ async def settle(stand: Stand, chain: Chain) -> None:
 async def test_a_fake_token_with_the_right_name_is_no_payment(stand: Stand, chain: Chain) -> None:
     """Same name, symbol and decimals, another contract: kept as evidence, never credited.
 
-    Bug planted: assets found by symbol; the invoice is paid with nothing.
+    Bug planted: an unknown contract taken for the first token; the invoice goes to review.
     """
     fake = await chain.deploy_token()
     invoice = await stand.create("25.00", ("DUSD", "local"))
@@ -46,7 +46,10 @@ async def test_a_fake_token_with_the_right_name_is_no_payment(stand: Stand, chai
 
 
 async def test_a_failed_transaction_is_no_payment(stand: Stand, chain: Chain, token: str) -> None:
-    """Both kinds: a token call without the balance, and a batch that pays and then changes its mind."""
+    """Of every kind: a token call without the balance, a batch that changes its mind, a receiver that refuses.
+
+    Bug planted: the receipt's status not looked at; the refused value is credited.
+    """
     batch = await chain.deploy("Batch")
     await chain.approve(token, batch)
     invoice = await stand.create("25.00", ("DUSD", "local"))
@@ -59,12 +62,16 @@ async def test_a_failed_transaction_is_no_payment(stand: Stand, chain: Chain, to
     inner = await chain.send_call(
         batch, "Batch", "payNative", [address_in(ether)], [units("0.01")], value=units("0.001")
     )
+    # An address with code of its own (EIP-7702) may refuse: the value stands in the transaction and never moved.
+    refusing = await stand.create("25.00")
+    await chain.rpc("anvil_setCode", address_in(refusing), "0x60006000fd")
+    refused = await chain.send_native(address_in(refusing), units("0.01"))
     await chain.mine()
-    for sent in (poor, regret, inner):
+    for sent in (poor, regret, inner, refused):
         assert (await chain.receipt(sent.tx_hash))["status"] == "0x0"
     await settle(stand, chain)
-    await assert_untouched(stand, invoice)
-    await assert_untouched(stand, ether)
+    for one in (invoice, ether, refusing):
+        await assert_untouched(stand, one)
 
 
 async def test_an_erc721_transfer_with_the_same_topic_is_no_payment(stand: Stand, chain: Chain) -> None:
@@ -103,7 +110,10 @@ async def test_tokens_that_do_not_move_are_no_payment(stand: Stand, chain: Chain
 
 
 async def test_zero_values_are_no_payment(stand: Stand, chain: Chain, token: str) -> None:
-    """Anybody can move nothing in another's name (address poisoning): coin, token, and a stranger's token."""
+    """Anybody can move nothing in another's name (address poisoning): coin, token, and a stranger's token.
+
+    Bug planted: zero amounts reported; the database refuses the block and the network stands still.
+    """
     invoice = await stand.create("25.00", ("ETH", "local"), ("DUSD", "local"), activate=True)
     await chain.send_native(address_in(invoice, 0), 0)
     await chain.send_token(token, address_in(invoice, 0), 0)
