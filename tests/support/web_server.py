@@ -21,7 +21,8 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def serve(app: Any, *, before_stop: Callable[[], None] = lambda: None) -> AsyncIterator[str]:
     """Serve `app`; gives its URL. `before_stop` is called first at the end (to close open streams)."""
-    listener = socket.socket()
+    # Named as TCP: only then does asyncio switch off Nagle's algorithm on accepted connections.
+    listener = socket.socket(proto=socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(app, log_level="error", lifespan="off", ws="none", access_log=False)
     server = _Server(config)

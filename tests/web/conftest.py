@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
-from litestar import Litestar
 from playwright.async_api import Browser
 
+from tallystick.api.app import create_app
 from tallystick.services import objects
 from tallystick.web.checkout import checkout_routes
 from tallystick.web.stream import InvoiceHub, StreamLimits
@@ -41,7 +41,7 @@ async def shop(database_url: str) -> AsyncIterator[Shop]:
 @pytest.fixture
 async def checkout(shop: Shop) -> AsyncIterator[Checkout]:
     hub = InvoiceHub(shop.ctx, limits=LIMITS)
-    app = Litestar([checkout_routes(shop.ctx, hub)], openapi_config=None)
+    app = create_app(shop.ctx, routes=[checkout_routes(shop.ctx, hub)])
     async with hub.running(), serve(app, before_stop=hub.close) as url:
         yield Checkout(shop, hub, url)
 

@@ -199,6 +199,15 @@ async def test_nothing_internal_is_in_the_page(checkout: Checkout, http: aiohttp
         assert secret not in body
 
 
+async def test_a_failed_choice_leaves_nothing_behind(checkout: Checkout, http: aiohttp.ClientSession) -> None:
+    invoice = await checkout.shop.create()
+    async with http.get(choose_url(checkout, invoice)) as wrong_method:
+        assert wrong_method.status == 405
+    async with http.post(checkout.page(invoice)) as wrong_place:
+        assert wrong_place.status == 405
+    assert await checkout.shop.status(invoice) == "quoted"
+
+
 async def test_without_a_database_the_page_says_so(checkout: Checkout, http: aiohttp.ClientSession) -> None:
     invoice = await checkout.shop.create()
     checkout.hub.close()  # gives its listening connection back

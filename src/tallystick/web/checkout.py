@@ -38,7 +38,7 @@ from litestar.status_codes import (
     HTTP_503_SERVICE_UNAVAILABLE,
 )
 
-from tallystick.core.errors import Conflict, NotFound
+from tallystick.core.errors import Conflict, NotFound, TallystickError
 from tallystick.core.ids import IdKind, is_id
 from tallystick.services import checkout_texts as texts
 from tallystick.services.checkout import CheckoutOption, CheckoutProgress, CustomerView, customer_view
@@ -46,7 +46,7 @@ from tallystick.services.context import CUSTOMER, Context
 from tallystick.services.invoices import activate_option
 from tallystick.web import assets
 from tallystick.web.qr import qr_svg
-from tallystick.web.stream import InvoiceHub
+from tallystick.web.stream import DATABASE_TROUBLE, InvoiceHub
 
 log = structlog.get_logger(__name__)
 
@@ -117,14 +117,16 @@ def checkout_routes(ctx: Context, hub: InvoiceHub) -> Router:
         return message(texts.CROSS_SITE, HTTP_403_FORBIDDEN)
 
     def broken(request: Request[Any, Any, Any], error: Exception) -> Response[str]:
+        passing = isinstance(error, DATABASE_TROUBLE)
         log.error("checkout_page_failed", path=request.url.path, exc_info=error)
-        return message(texts.UNAVAILABLE, HTTP_503_SERVICE_UNAVAILABLE, refresh_seconds=_RETRY_AFTER_SECONDS)
+        status = HTTP_503_SERVICE_UNAVAILABLE if passing else HTTP_500_INTERNAL_SERVER_ERROR
+        return message(texts.UNAVAILABLE, status, refresh_seconds=_RETRY_AFTER_SECONDS)
 
     return Router(
         path="/",
         route_handlers=[show_invoice, choose_option, stream_invoice, show_qr, show_asset],
         dependencies={"site": Provide(lambda: site, sync_to_thread=False)},
-        exception_handlers={NotFound: not_found, CrossSite: refused, HTTP_500_INTERNAL_SERVER_ERROR: broken},
+        exception_handlers={NotFound: not_found, CrossSite: refused, TallystickError: broken, Exception: broken},
         include_in_schema=False,
     )
 

@@ -42,7 +42,7 @@ RETRY_MS: Final = 3_000
 """How soon a browser comes back after a stream ended."""
 
 _encode: Final = msgspec.json.Encoder().encode
-_DATABASE_TROUBLE: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, DatabaseError)
+DATABASE_TROUBLE: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, DatabaseError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ class InvoiceHub:
                 view = await self._read_now(invoice_id)
                 if watcher.waiting is None:
                     watcher.offer(view)
-            except _DATABASE_TROUBLE:
+            except DATABASE_TROUBLE:
                 self._mark(invoice_id)  # the loop reads it once the database is back
             async for message in self._messages(watcher):
                 yield message
@@ -243,11 +243,11 @@ class InvoiceHub:
         if invoice_id not in self._watchers:
             return
         try:
-            async with connection.transaction():
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
                 view = await self._read(connection, self._ctx, invoice_id)
         except NotFound:
             return
-        except _DATABASE_TROUBLE:
+        except DATABASE_TROUBLE:
             self._dirty.add(invoice_id)  # not lost: read again on the next connection
             raise
         except Exception:  # one invoice that cannot be shown must not stop the streams of all others
@@ -280,7 +280,7 @@ def _message(view: CustomerView, *, retry_ms: int) -> ServerSentEventMessage:
 
 def _log_trouble(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome is not None else None
-    expected = isinstance(error, _DATABASE_TROUBLE)
+    expected = isinstance(error, DATABASE_TROUBLE)
     log.warning(
         "checkout_stream_reconnecting",
         error=type(error).__name__,
