@@ -63,7 +63,7 @@ class Merchant:
         answer = await response.json(content_type=None)
         if response.status >= 400:
             detail = answer.get("detail") or answer.get("title") if isinstance(answer, dict) else None
-            raise DemoFailed(f"The server answered {response.status} to {path}: {detail}.")
+            raise DemoFailed(f"The server answered {response.status} to {path}: {detail}")
         return answer
 
     async def create_invoice(

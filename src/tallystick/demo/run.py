@@ -367,7 +367,7 @@ async def _stay(stage: _Stage, stop: asyncio.Event, *, wait_for_key: bool) -> No
             invoice = await stage.merchant.create_invoice(
                 f"DEMO-{number}", "12.50", "USD", OPEN_INVOICE_SECONDS
             )
-            _invite(stage, invoice, wait_for_key=wait_for_key)
+            _invite(stage, invoice, first=number == 2, wait_for_key=wait_for_key)
             pressed.clear()  # one press too many must not pay what nobody has seen yet
             watching = asyncio.create_task(_watch(stage, invoice["id"]))
             try:
@@ -403,7 +403,8 @@ async def _pay_when_asked(
     watching.result()
 
 
-def _invite(stage: _Stage, invoice: dict[str, Any], *, wait_for_key: bool) -> None:
+def _invite(stage: _Stage, invoice: dict[str, Any], *, first: bool, wait_for_key: bool) -> None:
+    """Tell the visitor what they can do now; how to call the API is said once."""
     base = f"http://{stage.ready.listen}"
     stage.timeline.say(
         "",
@@ -415,6 +416,9 @@ def _invite(stage: _Stage, invoice: dict[str, Any], *, wait_for_key: bool) -> No
         stage.timeline.say(
             "Choose how to pay there if you like, then press Enter here: the customer pays it."
         )
+    if not first:
+        stage.timeline.say("")
+        return
     stage.timeline.say(
         "",
         "The API, with this merchant's key:",
