@@ -69,7 +69,10 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, ResultT]]) -> Result
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_until_signalled(main))
+        try:
+            return runner.run(_until_signalled(main))
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None  # the second signal: the user does not want to wait
 
 
 async def _until_signalled(main: Callable[[asyncio.Event], Awaitable[ResultT]]) -> ResultT:

@@ -116,6 +116,32 @@ async def test_the_parts_run_apart(database_url: str) -> None:
                     worker.kill()
 
 
+async def test_a_second_signal_ends_it_at_once(database_url: str) -> None:
+    settings = {"TALLYSTICK_DATABASE_URL": database_url, "TALLYSTICK_SERVER__STOP_SECONDS_MAX": "600"}
+    async with serving("up", **settings) as server:
+        key = (await run("merchant", "create", "--name", "M", "--json", **settings)).object["api_key"]
+        host, port = server.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        # A request that runs: the server waits for a body that does not come.
+        writer.write(
+            b"POST /v1/invoices HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+            b"Content-Type: application/json\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
+            % key.encode()
+        )
+        assert (await reader.readline()).startswith(b"HTTP/1.1 100")
+        server.process.terminate()
+        while True:  # until it takes no new request
+            try:
+                _reader, probe = await asyncio.open_connection(host, int(port))
+            except OSError:
+                break
+            probe.close()
+            await asyncio.sleep(0.02)
+        assert server.process.returncode is None
+        assert await server.stop() == 130
+        writer.close()
+
+
 @pytest.mark.chain
 async def test_an_open_checkout_stream_does_not_hold_up_the_end(database_url: str) -> None:
     async with start_anvil(chain_id=unique_chain_id()) as chain:
