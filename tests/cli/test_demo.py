@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import pty
+import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
@@ -19,11 +21,12 @@ pytestmark = pytest.mark.chain
 
 
 @pytest.fixture
-def scratch() -> Path:
+def scratch() -> Iterator[Path]:
     """A folder for temporary folders, which PostgreSQL's user can pass through, too."""
     folder = Path(tempfile.mkdtemp(prefix="ts-demo-test-"))
     folder.chmod(0o755)
-    return folder
+    yield folder
+    shutil.rmtree(folder)
 
 
 async def test_once_shows_a_paid_invoice_and_leaves_nothing_behind(scratch: Path) -> None:
@@ -41,7 +44,6 @@ async def test_once_shows_a_paid_invoice_and_leaves_nothing_behind(scratch: Path
     ):
         assert words in done.err
     assert list(scratch.iterdir()) == []
-    scratch.rmdir()
 
 
 async def test_it_stays_up_pays_on_enter_and_ends_with_ctrl_c(scratch: Path) -> None:
@@ -73,8 +75,7 @@ async def test_it_stays_up_pays_on_enter_and_ends_with_ctrl_c(scratch: Path) -> 
             assert await process.wait() == 0
         await gone(everything)
         assert list(scratch.iterdir()) == []
-        scratch.rmdir()
-    finally:
+        finally:
         os.close(ours)
         if process.returncode is None:
             process.kill()
@@ -86,7 +87,6 @@ async def test_what_is_missing_is_said_with_what_to_do(scratch: Path) -> None:
     assert done.code == 1
     assert done.err.count("\n") == 1
     assert "make run" in done.err
-    scratch.rmdir()
 
 
 async def _read_until(process: asyncio.subprocess.Process, words: str) -> str:
