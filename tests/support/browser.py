@@ -142,8 +142,8 @@ def _watch(visit: Visit) -> None:
             visit.problems.append(f"request to another host: {request.url}")
 
     def on_failed(request: Request) -> None:
-        # A stream that the page itself closed "fails" by design.
-        if not request.url.endswith("/events"):
+        # What the visitor's own reload or the page's own change gave up did not fail.
+        if "ERR_ABORTED" not in (request.failure or ""):
             visit.problems.append(f"request failed: {request.url} {request.failure}")
 
     def on_response(response: Response) -> None:
