@@ -75,7 +75,7 @@ async def test_it_stays_up_pays_on_enter_and_ends_with_ctrl_c(scratch: Path) -> 
             assert await process.wait() == 0
         await gone(everything)
         assert list(scratch.iterdir()) == []
-        finally:
+    finally:
         os.close(ours)
         if process.returncode is None:
             process.kill()
