@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import msgspec
@@ -124,6 +125,19 @@ def test_what_is_not_json_is_malformed(body: bytes) -> None:
     with pytest.raises(Malformed) as refused:
         parse(body)
     assert refused.value.code == "malformed_json"
+
+
+def test_a_text_that_never_ends_costs_no_more_than_one_that_does() -> None:
+    """Each quote may be where a text begins: looking for its end from every one takes the square of the length.
+
+    Planted: with a scanner that gives up on an unfinished text, this body of 16 KB takes seconds, one of the largest
+    size stops the server for hours.
+    """
+    unfinished = b'"' + b'\\"' * 8_000 + b"[" * (DEPTH_MAX + 1)
+    began = time.process_time()
+    with pytest.raises(Malformed):
+        parse(unfinished)
+    assert time.process_time() - began < 1
 
 
 def test_depth_is_bounded_and_brackets_in_text_do_not_count() -> None:

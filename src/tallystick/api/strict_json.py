@@ -26,7 +26,8 @@ INTEGER_DIGITS_MAX: Final = 15
 NUMBER_TEXT_LENGTH_MAX: Final = 32
 POINTER_LENGTH_MAX: Final = 200
 
-_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# Possessive, and an unfinished string reaches to the end: whatever is sent, each byte is looked at once.
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 _OPENING: Final = re.compile(rb"[\[{]")
 _REFUSED: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
