@@ -19,35 +19,31 @@ from tallystick.db.sql import Connection
 
 CONNECT_SECONDS_MAX: Final = 10
 STATEMENT_SECONDS_MAX: Final = 60
+ASIDE_CONNECTIONS_MAX: Final = 2
 
 
 class Database:
     """A pool of connections to one PostgreSQL database. Open with `Database.open`, close with `close`."""
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], url: str) -> None:
+    def __init__(
+        self, pool: asyncpg.Pool[asyncpg.Record], aside: asyncpg.Pool[asyncpg.Record], url: str
+    ) -> None:
         self._pool = pool
+        self._aside = aside
         self.url = url
 
     @classmethod
     async def open(cls, url: str, *, connections_max: int = 10) -> Database:
         """Open a pool. Raises DatabaseError when the server cannot be reached."""
         try:
-            pool = await asyncpg.create_pool(
-                url,
-                min_size=1,
-                max_size=connections_max,
-                timeout=CONNECT_SECONDS_MAX,
-                command_timeout=STATEMENT_SECONDS_MAX,
-                init=_prepare,
-                reset=_keep,
-                server_settings={"timezone": "UTC", "application_name": "tallystick"},
-            )
+            pool = await _open_pool(url, connections_min=1, connections_max=connections_max)
+            aside = await _open_pool(url, connections_min=0, connections_max=ASIDE_CONNECTIONS_MAX)
         except (OSError, asyncpg.PostgresError, TimeoutError) as error:
             raise DatabaseError(
                 f"The database cannot be reached ({type(error).__name__}).",
                 remedy="Check TALLYSTICK_DATABASE_URL and that the server runs.",
             ) from error
-        return cls(pool, url)
+        return cls(pool, aside, url)
 
     def usage(self) -> tuple[int, int]:
         """How many connections are open, and how many of them are idle."""
@@ -55,12 +51,23 @@ class Database:
 
     async def close(self) -> None:
         """Give every connection back and close it."""
+        await self._aside.close()
         await self._pool.close()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection without a transaction, for reading and for sessions (LISTEN, advisory locks)."""
         async with self._pool.acquire() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def aside(self) -> AsyncIterator[Connection]:
+        """A connection for one statement that commits on its own while the caller's transaction goes on.
+
+        From a pool of its own: a caller that holds one connection and waits for a second from the same pool could wait
+        for ever, together with all others that do.
+        """
+        async with self._aside.acquire() as connection:
             yield connection
 
     @asynccontextmanager
@@ -77,6 +84,19 @@ class Database:
         """A READ COMMITTED transaction: committed at the end of the block, rolled back by any exception."""
         async with self._pool.acquire() as connection, connection.transaction():
             yield connection
+
+
+async def _open_pool(url: str, *, connections_min: int, connections_max: int) -> asyncpg.Pool[asyncpg.Record]:
+    return await asyncpg.create_pool(
+        url,
+        min_size=connections_min,
+        max_size=connections_max,
+        timeout=CONNECT_SECONDS_MAX,
+        command_timeout=STATEMENT_SECONDS_MAX,
+        init=_prepare,
+        reset=_keep,
+        server_settings={"timezone": "UTC", "application_name": "tallystick"},
+    )
 
 
 async def _keep(_connection: asyncpg.Connection[asyncpg.Record]) -> None:

@@ -32,7 +32,7 @@ from tallystick.services import objects
 from tallystick.services.context import Actor, Context
 from tallystick.services.events import INVOICES_CHANNEL, NewEvent, notify, publish
 from tallystick.services.evidence import Circumstances, evidence_of, reason_of
-from tallystick.services.presenting import invoice_object, payment_object
+from tallystick.services.presenting import in_status, invoice_object, payment_object
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -133,7 +133,7 @@ def decide(
 
 
 def first_step(
-    ctx: Context, invoice: store.StoredInvoice, judged: Assessment, cause: Cause
+    invoice: store.StoredInvoice, shown: objects.Invoice, cause: Cause
 ) -> tuple[store.TransitionWrite, NewEvent]:
     """The transition and event of an invoice coming into being (sequence 1, status created)."""
     write = store.TransitionWrite(
@@ -146,13 +146,12 @@ def first_step(
         actor_id=cause.actor.id,
         evidence=_encode(cause.evidence).decode(),
     )
-    shown = invoice_object(ctx, invoice, judged, status=Status.CREATED, updated_at=invoice.created_at)
     event = NewEvent(
         merchant_id=invoice.merchant_id,
         type=f"invoice.{Status.CREATED}",
         object_id=invoice.id,
         sequence=1,
-        object=shown,
+        object=in_status(shown, Status.CREATED, invoice.created_at),
         transition=_transition(write, cause.evidence, invoice.created_at),
     )
     return write, event
@@ -257,12 +256,13 @@ class _StepWriter:
         around: Circumstances,
         now: datetime,
     ) -> None:
-        self._ctx = ctx
         self._invoice = invoice
         self._judged = judged
         self._views = views
         self._cause = cause
         self._around = around
+        # Rendered once: the steps of one assessment differ in the status alone.
+        self._shown = invoice_object(ctx, invoice, judged, status=judged.status, updated_at=now)
         self._now = now
         self._status = invoice.status
         self._sequence = invoice.sequence
@@ -285,7 +285,7 @@ class _StepWriter:
             evidence=_encode(evidence).decode(),
         )
         changes.transitions.append(write)
-        shown = invoice_object(self._ctx, self._invoice, self._judged, status=status, updated_at=self._now)
+        shown = in_status(self._shown, status, self._now)
         changes.events.append(
             NewEvent(
                 merchant_id=self._invoice.merchant_id,

@@ -164,9 +164,7 @@ PROGRESS_FINALITY: Final = MappingProxyType(
     }
 )
 
-WARNING: Final = (
-    "Send only {asset} on the {network} network. Another coin or network may not arrive."
-)
+WARNING: Final = "Send only {asset} on the {network} network. Another coin or network may not arrive."
 RECEIVED: Final = "{amount} {asset} of {expected} {asset} received"
 
 PAYMENT_WORDS: Final = MappingProxyType(

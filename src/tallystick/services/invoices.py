@@ -116,7 +116,7 @@ async def create_invoice(
         require_available(views, {option.network.name for option in quoted})
         networks = {option.network.name: option.network for option in quoted}
         options = [
-            await allocate(connection, networks[option.terms.asset.network], wallets, option)
+            await allocate(ctx, networks[option.terms.asset.network], wallets, option)
             for option in invoice.options
         ]
         invoice = _with_options(invoice, options)
@@ -196,15 +196,15 @@ async def _store_new(
     """Insert the invoice in the status its first assessment gives, with the history that leads there."""
     now = invoice.created_at
     cause = Cause(CauseKind.REQUEST, actor, ({"type": "request", "actor": actor.type.value, "id": actor.id},))
-    created = assess(invoice.terms, invoice.facts(views), now)
-    first, created_event = first_step(ctx, invoice, created, cause)
-    changes = Changes(transitions=[first], events=[created_event])
+    changes = Changes()
     judged = decide(ctx, invoice, views, cause, now, changes)
+    shown = invoice_object(ctx, invoice, judged, status=judged.status, updated_at=now)
+    first, created_event = first_step(invoice, shown, cause)
     await store.insert_invoice(
-        connection, invoice, changes.invoices[0], changes.transitions, changes.wakeups[invoice.id]
+        connection, invoice, changes.invoices[0], [first, *changes.transitions], changes.wakeups[invoice.id]
     )
-    await publish(connection, ctx, changes.events, at=now)
-    return invoice_object(ctx, invoice, judged, status=judged.status, updated_at=now)
+    await publish(connection, ctx, [created_event, *changes.events], at=now)
+    return shown
 
 
 async def get_invoice(
@@ -302,7 +302,7 @@ async def activate_option(
             )
         require_available(await read_views(connection), {network.name})
         wallets = await issuing_wallets(connection, invoice.merchant_id)
-        issued = await allocate(connection, network, wallets, option)
+        issued = await allocate(ctx, network, wallets, option)
         await store.activate_option(connection, issued, now)
         await assess_invoices(connection, ctx, [invoice_id], _request(actor))
     elif option.status is OptionStatus.EXPIRED:

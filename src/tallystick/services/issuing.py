@@ -17,6 +17,7 @@ from tallystick.core.invoice import OptionStatus
 from tallystick.core.network import Network
 from tallystick.db.invoices import SQL, StoredOption
 from tallystick.db.sql import Connection
+from tallystick.services.context import Context
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +58,21 @@ def require_available(views: Mapping[str, NetworkView], names: set[str]) -> None
 
 
 async def allocate(
-    connection: Connection, network: Network, wallets: dict[str, IssuingWallet], option: StoredOption
+    ctx: Context, network: Network, wallets: dict[str, IssuingWallet], option: StoredOption
 ) -> StoredOption:
-    """Spend the next index of the issuing wallet for `option`; answer the option with its address."""
+    """Spend the next index of the issuing wallet for `option`; answer the option with its address.
+
+    The index is spent at once, outside the caller's transaction: its row is the one that every invoice of a merchant
+    needs, and held to the end of each transaction it would let one be created at a time. A transaction that fails
+    afterwards leaves an unused index; nothing ever uses one twice.
+    """
     wallet = wallets.get(network.family)
     if wallet is None:
         raise Conflict(
             f"No {network.family} wallet is registered.", remedy="Register one with POST /v1/wallets first."
         )
-    index = await SQL.next_index.value(connection, key_fingerprint=wallet.key_fingerprint)
+    async with ctx.database.aside() as connection:
+        index = await SQL.next_index.value(connection, key_fingerprint=wallet.key_fingerprint)
     address = FAMILIES[network.family].derive(wallet.account_key, index)
     return replace(
         option,

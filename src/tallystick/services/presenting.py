@@ -7,7 +7,9 @@ the same bytes. Must not: read the database or a clock.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from tallystick.chains.families import FAMILIES
 from tallystick.core.assess import Assessment, Verdict
@@ -19,13 +21,17 @@ from tallystick.db.invoices import StoredInvoice, StoredOption, StoredTransfer
 from tallystick.services import objects
 from tallystick.services.context import Context
 
+_NEXT_ACTIONS: Final = {
+    status: objects.NextAction(owner=meaning.owner, action=meaning.action, text=meaning.action_text)
+    for status, meaning in MEANINGS.items()
+}
+
 
 def invoice_object(
     ctx: Context, stored: StoredInvoice, assessment: Assessment, *, status: Status, updated_at: datetime
 ) -> objects.Invoice:
     """The invoice as the merchant sees it, in `status`."""
     price = stored.terms.price
-    meaning = MEANINGS[status]
     return objects.Invoice(
         id=stored.id,
         status=status.value,
@@ -36,7 +42,7 @@ def invoice_object(
         payment_options=[_option(ctx, option, stored, assessment) for option in stored.options],
         payments=payment_objects(stored, assessment),
         checkout_url=f"{ctx.public_url}/i/{stored.id}",
-        next_action=objects.NextAction(owner=meaning.owner, action=meaning.action, text=meaning.action_text),
+        next_action=_NEXT_ACTIONS[status],
         late_payment=stored.terms.late_payment.value,
         product_type=stored.product_type,
         success_url=stored.success_url,
@@ -50,6 +56,13 @@ def invoice_object(
         updated_at=updated_at,
         metadata=stored.metadata,
         customer=stored.customer,
+    )
+
+
+def in_status(shown: objects.Invoice, status: Status, updated_at: datetime) -> objects.Invoice:
+    """The same invoice in another status of its way there."""
+    return msgspec.structs.replace(
+        shown, status=status.value, next_action=_NEXT_ACTIONS[status], updated_at=updated_at
     )
 
 

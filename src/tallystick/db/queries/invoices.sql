@@ -227,7 +227,8 @@ FROM wallets AS w WHERE w.merchant_id = :merchant_id
 ORDER BY w.family, w.created_at DESC, w.id DESC;
 
 -- name: next_index$
--- Spend one index of a key. The row is locked until the transaction ends: an index is never used twice.
+-- Spend one index of a key, in a transaction of its own. It need not wait for the disk: the address is told to nobody
+-- before the invoice's own commit has, and that writes this record, which lies before it in the log, as well.
 UPDATE key_counters SET next_index = next_index + 1
 WHERE key_fingerprint = :key_fingerprint
-RETURNING next_index - 1;
+RETURNING next_index - 1, set_config('synchronous_commit', 'off', true);
