@@ -1,7 +1,7 @@
 """The tidier: forgets what was promised to be kept for a while only.
 
-Holds true: answers under idempotency keys are kept as long as the contract says, then removed a bounded number at a time.
-Facts, history, events and their deliveries are not touched. Must not: hold a lock for long.
+Holds true: answers under idempotency keys are kept as long as the contract says, then removed a bounded number at a
+time. Facts, history, events and their deliveries are not touched. Must not: hold a lock for long.
 """
 
 from __future__ import annotations
