@@ -53,6 +53,14 @@ async def test_unknown_addresses_and_methods_are_problems(client: Client) -> Non
         assert answer.headers["allow"]
 
 
+async def test_which_methods_there_are_is_answered(client: Client) -> None:
+    for path in ("/v1/invoices", "/v1/invoices/inv_x/cancel", "/v1/events", "/healthz"):
+        answer = await client.http.request("OPTIONS", path)
+        assert answer.status_code == 204, answer.text
+        assert "OPTIONS" in answer.headers["allow"]
+        assert "access-control-allow-origin" not in answer.headers
+
+
 async def test_a_database_that_went_away_is_503(database_url: str) -> None:
     async with running_api(database_url, limits=Limits(key_cache_seconds=60)) as api:
         merchant = await api.merchant()

@@ -74,7 +74,8 @@ async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     ring: KeyRing = connection.app.state.key_ring
     client = connection.client.host if connection.client else ""
     principal = await ring.principal(connection.headers.get("authorization"), client)
-    scopes: tuple[Scope, ...] = handler.opt[SCOPES]
+    # Only the framework's own answer to OPTIONS names none (create_app sees to it): which methods there are is no secret.
+    scopes: tuple[Scope, ...] = handler.opt.get(SCOPES, ())
     if scopes:
         principal.require(*scopes)
     connection.scope["user"] = principal
