@@ -345,3 +345,20 @@ async def test_many_windows_end_at_once_in_bounded_batches(timed: Stand, chain: 
     assert sum(sizes) >= 499
     rows = await timed.rows("SELECT status, count(*) AS n FROM invoices GROUP BY status")
     assert {row["status"]: row["n"] for row in rows} == {"paid": 1, "underpaid": 1, "expired": 498}
+
+
+async def test_an_invoice_that_cannot_be_judged_holds_up_no_other(stand: Stand, chain: Chain) -> None:
+    """A defect in one invoice's stored state stays with it. Planted: without the second try all three stay."""
+    broken, *others = [await stand.create(expires_in_seconds=60) for _ in range(3)]
+    async with stand.ctx.database.transaction() as connection:
+        # No way leads from refunded to expired: as if a defect had written a state that the evidence contradicts.
+        await connection.execute("UPDATE invoices SET status = 'refunded' WHERE id = $1", broken.id)
+    await chain.set_next_time(int(broken.expires_at.timestamp()) + 10)
+    await chain.mine()
+    await stand.follow()
+    assert await stand.expire() == len(others)
+    assert [await stand.status(invoice) for invoice in others] == ["expired", "expired"]
+    assert await stand.status(broken) == "refunded"
+    async with stand.ctx.database.transaction() as connection:
+        await connection.execute("UPDATE invoices SET status = 'awaiting_payment' WHERE id = $1", broken.id)
+    assert await stand.expire() == 1

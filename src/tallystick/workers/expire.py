@@ -8,11 +8,13 @@ decided here. Must not: compare a clock with a deadline by itself.
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from typing import Final
 
 import structlog
 
 from tallystick.core.assess import OUR_CLOCK
+from tallystick.core.errors import IllegalTransition
 from tallystick.db import invoices as store
 from tallystick.db.networks import share_networks
 from tallystick.services.assessing import Cause, CauseKind, assess_invoices
@@ -42,15 +44,34 @@ class Expirer:
                 await wait_or_stop(stop, POLL_SECONDS)
 
     async def batch(self, network: str) -> int:
-        """Judge up to BATCH_INVOICES due invoices that waited for `network`; answer how many."""
+        """Judge up to BATCH_INVOICES due invoices that waited for `network`; answer how many.
+
+        An invoice that cannot be judged (a defect) is left as it is, shown in the log, and does not hold up the others.
+        """
         now = self._ctx.now()
-        async with self._ctx.database.transaction() as connection:
+        async with self._ctx.database.connection() as connection:
             due = await SQL.due_by_time.all(connection, network=network, now=now, row_count=BATCH_INVOICES)
-            if not due:
-                return 0
-            ids = [row["invoice_id"] for row in due]
+        ids = [row["invoice_id"] for row in due]
+        if not ids:
+            return 0
+        try:
+            await self._judge(ids, now)
+            judged = len(ids)
+        except IllegalTransition:
+            judged = sum([await self._judged_alone(invoice_id, now) for invoice_id in ids])
+        log.info("invoices.window_ended", network=network or "(our clock)", invoices=judged)
+        return judged
+
+    async def _judge(self, ids: list[str], now: datetime) -> None:
+        async with self._ctx.database.transaction() as connection:
             await share_networks(connection, await store.networks_of(connection, ids))
             cause = Cause(CauseKind.CLOCK, SYSTEM, ({"type": "clock", "at": now},))
             await assess_invoices(connection, self._ctx, ids, cause)
-        log.info("invoices.window_ended", network=network or "(our clock)", invoices=len(ids))
-        return len(ids)
+
+    async def _judged_alone(self, invoice_id: str, now: datetime) -> bool:
+        try:
+            await self._judge([invoice_id], now)
+        except IllegalTransition:
+            log.exception("invoice.cannot_be_judged", invoice_id=invoice_id)
+            return False
+        return True
