@@ -16,6 +16,7 @@ from typing import Any, Final
 from tallystick.core.chain import Block, BlockRef, ObservedTransfer
 from tallystick.core.errors import StaleWrite
 from tallystick.core.ids import IdKind
+from tallystick.core.money import Asset
 from tallystick.core.network import Network
 from tallystick.db import networks as network_store
 from tallystick.db.sql import Connection, Record, load
@@ -127,20 +128,32 @@ async def _bound_junk(
     connection: Connection, network: Network, ours: list[ObservedTransfer], issued: dict[str, Record]
 ) -> list[ObservedTransfer]:
     """Leave out transfers of unknown tokens beyond what is kept per invoice."""
-    junk = [transfer for transfer in ours if network.asset_by_contract(transfer.contract) is None]
+    junk = [transfer for transfer in ours if _asset(network, transfer, issued) is None]
     if not junk:
         return ours
     ids = sorted({issued[transfer.to]["invoice_id"] for transfer in junk})
     counts = {row["invoice_id"]: row["transfers"] for row in await SQL.junk_counts.all(connection, ids=ids)}
     kept: list[ObservedTransfer] = []
     for transfer in ours:
-        if network.asset_by_contract(transfer.contract) is None:
+        if _asset(network, transfer, issued) is None:
             invoice_id = issued[transfer.to]["invoice_id"]
             counts[invoice_id] = counts.get(invoice_id, 0) + 1
             if counts[invoice_id] > JUNK_TRANSFERS_MAX:
                 continue
         kept.append(transfer)
     return kept
+
+
+def _asset(network: Network, transfer: ObservedTransfer, issued: dict[str, Record]) -> Asset | None:
+    """The asset that arrived; None for a token nobody asked for.
+
+    What an address was issued for counts there for ever, as it was quoted, also after the token left the configuration:
+    the customer was told to send it.
+    """
+    asked = issued[transfer.to]
+    if (network.name, transfer.contract) == (asked["network"], asked["contract"]):
+        return Asset(network.name, asked["asset_symbol"], asked["asset_decimals"], asked["contract"])
+    return network.asset_by_contract(transfer.contract)
 
 
 async def _record_transfers(
@@ -152,7 +165,7 @@ async def _record_transfers(
     issued: dict[str, Record],
 ) -> None:
     """New transfers, and that this block holds them. Known ones keep their first evidence and get one more anchor."""
-    assets = [network.asset_by_contract(transfer.contract) for transfer in ours]
+    assets = [_asset(network, transfer, issued) for transfer in ours]
     owners = [issued[transfer.to] for transfer in ours]
     identity: dict[str, Any] = {
         "network": network.name,

@@ -1,9 +1,10 @@
 -- From a block's contents to facts. Every look-up is by index on what the block holds, never on what is open.
 
 -- name: match_recipients
--- Which of these recipients are addresses ever issued, and for what.
-SELECT a.address, a.merchant_id, a.invoice_id, a.option_id
-FROM addresses AS a WHERE a.family = :family AND a.address = ANY(:addresses::text[]);
+-- Which of these recipients are addresses ever issued, for what, and the asset that was asked for there.
+SELECT a.address, a.merchant_id, a.invoice_id, a.option_id, o.network, o.asset_symbol, o.asset_decimals, o.contract
+FROM addresses AS a JOIN payment_options AS o ON o.id = a.option_id
+WHERE a.family = :family AND a.address = ANY(:addresses::text[]);
 
 -- name: insert_transfers!
 -- New transfers. One that was seen before keeps its first evidence: the credit key is unique.
