@@ -137,6 +137,11 @@ async def quote(
         raise NoQuote(
             f"No accepted asset has a rate in {price.currency}.", remedy="Configure rates for this currency."
         )
+    if len(quoted) > OPTIONS_MAX:  # everything there is, because the request named nothing
+        raise InvalidInput.at(
+            "/accepted",
+            f"must name the assets to accept: there are {len(quoted)}, an invoice offers at most {OPTIONS_MAX}",
+        )
     return quoted
 
 
