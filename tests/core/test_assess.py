@@ -224,6 +224,14 @@ def test_options_add_up_as_exact_fractions_of_what_each_asked(
     assert judged.amount_paid == paid
 
 
+def test_a_value_beyond_every_unit_stays_at_the_most_there_is() -> None:
+    """The largest transfer of a token (F-TOKEN 6) at a whole dollar each is more cents than 256 bits can count."""
+    asked = terms(option(amount=1), price=100)
+    judged = assess(asked, facts(transfer(AMOUNT_MAX, DEEP)), NOW)
+    assert (judged.status, judged.amount_paid) == (S.OVERPAID, AMOUNT_MAX)
+    assert judged.options[0].received == AMOUNT_MAX
+
+
 def test_thirds_make_a_whole() -> None:
     """0.333… three times is one: nothing is lost to decimals."""
     third = terms(

@@ -6,6 +6,8 @@ status or a credit, and what is kept of it is bounded.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tallystick.services import objects
@@ -183,3 +185,19 @@ async def test_the_wrong_asset_goes_to_review_and_the_right_one_still_pays(
     await settle(stand, chain)
     seen = await stand.get(invoice)
     assert (seen.status, seen.amount_paid) == ("paid", "25.00")
+
+
+async def test_more_value_than_can_be_counted_stops_nobody(stand: Stand, chain: Chain, token: str) -> None:
+    """2^255 whole dollars in one transfer: that invoice is overpaid, and the network goes on (F-TOKEN 6).
+
+    Bug planted: the value not bounded; the database refuses the block, and no invoice of the network is paid again.
+    """
+    network = stand.ctx.networks["local"]
+    whole = replace(network, tokens=(replace(network.tokens[0], decimals=0),), pegs={token: "USD"})
+    stand.ctx = replace(stand.ctx, networks={"local": whole})
+    await stand.restart()
+    huge, other = await stand.create("1.00", ("DUSD", "local")), await stand.create("25.00")
+    await chain.mint(token, address_in(huge), 2**255)
+    await chain.send_native(address_in(other), units("0.01"))
+    await settle(stand, chain)
+    assert (await stand.status(huge), await stand.status(other)) == ("overpaid", "paid")

@@ -57,6 +57,7 @@ from tallystick.core.invoice import (
     TransferFact,
     match_transfer,
 )
+from tallystick.core.money import AMOUNT_MAX
 
 BPS: Final = 10_000
 
@@ -308,7 +309,8 @@ def _amounts(option: OptionTerms, judged: _Judged, missing: Fraction) -> OptionA
 
 
 def _value(terms: InvoiceTerms, share: Fraction) -> int:
-    return math.floor(share * terms.price.amount)
+    """The value in units of the price. A token may carry more than any unit can express; it then stays at the most."""
+    return min(AMOUNT_MAX, math.floor(share * terms.price.amount))
 
 
 def _wakeups(terms: InvoiceTerms, facts: Facts, judged: _Judged, *, closed: bool) -> tuple[Wakeup, ...]:
