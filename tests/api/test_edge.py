@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import pytest
@@ -269,3 +270,15 @@ async def test_keys_are_stored_as_hashes_and_never_logged(api: Api, merchant: Me
         for table in tables:
             rows = await connection.fetch(f'SELECT t::text FROM "{table[0]}" t')
             assert merchant.key not in repr(rows), table[0]
+
+
+async def test_the_reference_leads_to_every_object_it_names(client: Client) -> None:
+    """A link to a heading that is not there, or a name that only the framework understands, helps nobody."""
+    page = (await client.get("/docs")).text
+    named = set(re.findall(r'href="#([^"]+)"', page))
+    assert {"object-Invoice", "object-CreateInvoice"} <= named
+    assert named <= set(re.findall(r'id="([^"]+)"', page))
+    text = re.sub(r"<[^>]+>", "", page)
+    assert "Page of Invoice" in text
+    assert "tallystick.services" not in text
+    assert "`" not in text

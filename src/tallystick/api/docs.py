@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from functools import lru_cache
 from importlib import resources
 from typing import Any, Final
@@ -20,6 +21,7 @@ from litestar import Litestar, Request, Response, Router, get
 from litestar.datastructures import ResponseHeader
 from litestar.enums import MediaType
 from litestar.openapi.plugins import OpenAPIRenderPlugin
+from markupsafe import Markup, escape
 
 from tallystick.api.problems import published_codes
 
@@ -32,6 +34,15 @@ DESCRIPTION: Final = (
 )
 _METHODS: Final = ("get", "post", "put", "patch", "delete")
 _REFERENCE: Final = "#/components/schemas/"
+
+_PAGE_OF: Final = re.compile(r"Page_(?:\w+\.)*(\w+?)_")  # how the framework names a page of a list of objects
+_CODE: Final = re.compile(r"`([^`]+)`")
+_LIMITS: Final = (
+    ("minimum", "at least"),
+    ("maximum", "at most"),
+    ("maxLength", "length at most"),
+    ("default", "default"),
+)
 
 _environment: Final = Environment(
     loader=PackageLoader("tallystick.api", "templates"),
@@ -93,30 +104,56 @@ def _reference(schema: bytes) -> bytes:
         sections=[(name, tags[name]) for name in [*order, *(set(tags) - set(order))]],
         components=sorted(components.items()),
         type_of=_type_of,
+        name_of=_name_of,
+        limits_of=_limits_of,
+        prose=_prose,
         style=_style(),
     )
     return page.encode()
 
 
-def _type_of(schema: dict[str, Any]) -> str:
-    """A schema in a few words. The names of objects are headings on the same page."""
+def _type_of(schema: dict[str, Any]) -> Markup:
+    """A schema in a few words. The names of objects lead to their headings on the same page."""
     if "$ref" in schema:
-        return str(schema["$ref"]).removeprefix(_REFERENCE)
+        name = str(schema["$ref"]).removeprefix(_REFERENCE)
+        return Markup('<a href="#object-{}">{}</a>').format(name, _name_of(name))
     for word in ("oneOf", "anyOf", "allOf"):
         if word in schema:
-            return " or ".join(dict.fromkeys(_type_of(choice) for choice in schema[word]))
+            return Markup(" or ").join(dict.fromkeys(_type_of(choice) for choice in schema[word]))
     if "enum" in schema:
-        return " or ".join(f'"{value}"' for value in schema["enum"])
+        return Markup(" or ").join(f'"{value}"' for value in schema["enum"])
     if "const" in schema:
-        return f'"{schema["const"]}"'
+        return escape(f'"{schema["const"]}"')
     kind = schema.get("type", "any value")
     if isinstance(kind, list):
-        return " or ".join(kind)
+        return escape(" or ".join(kind))
     if kind == "array":
-        return f"list of {_type_of(schema.get('items', {}))}"
+        return Markup("list of {}").format(_type_of(schema.get("items", {})))
     if schema.get("format") == "date-time":
-        return "time"
-    return str(kind)
+        return escape("time")
+    return escape(kind)
+
+
+def _name_of(component: str) -> str:
+    """An object's name as people read it."""
+    return _PAGE_OF.sub(r"Page of \1", component)
+
+
+def _limits_of(schema: dict[str, Any]) -> str:
+    """What the schema says about a value besides its type."""
+    said = []
+    for key, words in _LIMITS:
+        value = schema.get(key)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # the schema writes whole bounds as 1.0
+        if value not in (None, "", [], {}):
+            said.append(f"{words} {msgspec.json.encode(value).decode()}")
+    return ", ".join(said)
+
+
+def _prose(text: str) -> Markup:
+    """A sentence of the schema, its `code` marked as such."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped just here
 
 
 @lru_cache(maxsize=1)
