@@ -124,14 +124,27 @@ def test_every_payment_status_has_words() -> None:
 def test_texts_hold_no_markup_and_fill_completely() -> None:
     all_words = [*texts.STATUS_WORDS.values(), texts.TIME_UP, texts.TIME_UP_PARTIAL, texts.NOT_FOUND]
     for words in all_words:
-        for sentence in (words.headline, words.text.format(merchant="M"), words.next_step.format(merchant="M")):
+        for sentence in (
+            words.headline,
+            words.text.format(merchant="M"),
+            words.next_step.format(merchant="M"),
+        ):
             assert not re.search(r"[<>{}]", sentence)
 
 
 @pytest.mark.parametrize("status", Status)
 def test_internals_never_show(status: Status) -> None:
     encoded = msgspec.json.encode(view(status, payments=[payment()])).decode()
-    for secret in ("secret", "jo@customer", "internal", "static", "0xSender", "derivation", "tolerance", "wal_"):
+    for secret in (
+        "secret",
+        "jo@customer",
+        "internal",
+        "static",
+        "0xSender",
+        "derivation",
+        "tolerance",
+        "wal_",
+    ):
         assert secret not in encoded, secret
 
 
@@ -168,6 +181,24 @@ def test_after_the_time_nothing_can_be_paid(status: Status) -> None:
     assert not set(seen.shows) & {"pay", "choose", "others", "countdown"}
     assert seen.options[0].address is None
     assert "pay" in view(Status.AWAITING_PAYMENT, now=NOW + timedelta(seconds=899)).shows
+
+
+@pytest.mark.parametrize("status", [Status.AWAITING_PAYMENT, Status.PARTIALLY_PAID])
+def test_whoever_lost_a_payment_is_not_simply_asked_again(status: Status) -> None:
+    """What a reorganisation dropped is usually mined again: paying at once would be paying twice."""
+    seen = view(status, payments=[payment(status="orphaned")])
+    assert seen.headline == texts.DROPPED_HEADLINE
+    assert "before you send it again" in seen.next_step
+    assert "pay" in seen.shows
+    assert view(status, payments=[payment()]).headline == texts.STATUS_WORDS[status].headline
+    assert view(Status.PAID, payments=[payment(status="orphaned")]).headline == "Payment complete"
+
+
+def test_after_the_time_nothing_is_left_to_cancel() -> None:
+    assert view(Status.AWAITING_PAYMENT).cancel_text.startswith("Cancel")
+    assert (
+        view(Status.AWAITING_PAYMENT, now=NOW + timedelta(seconds=900)).cancel_text == "Return to Kiln & Clay"
+    )
 
 
 def test_a_part_asks_for_the_rest() -> None:

@@ -141,8 +141,9 @@ def build_view(
     )
     selected = _selected(invoice.payment_options)
     progress = _progress(invoice.payment_options, status)
-    words = _words(status, progress, time_up=time_up)
     payments = _payments(invoice.payments, networks)
+    dropped = any(payment.status == PaymentStatus.ORPHANED for payment in payments)
+    words = _words(status, progress, time_up=time_up, dropped=dropped)
     success_url = invoice.success_url if status in _COMPLETE else None
     cancel_url = invoice.cancel_url if status in _CANCELABLE | _ENDED_UNPAID else None
     spoken = name_in_sentence(merchant_name)
@@ -168,7 +169,9 @@ def build_view(
         shows=_shows(status, options, payments, time_up=time_up, progress=progress),
         success_url=_web_link(success_url),
         cancel_url=_web_link(cancel_url),
-        cancel_text=texts.LABELS["cancel" if status in _CANCELABLE else "to_shop"].format(merchant=spoken),
+        cancel_text=texts.LABELS["cancel" if status in _CANCELABLE and not time_up else "to_shop"].format(
+            merchant=spoken
+        ),
         success_text=texts.LABELS["to_shop"].format(merchant=spoken),
     )
 
@@ -201,10 +204,12 @@ def price_text(amount: str, currency: str) -> str:
         return str(format_currency(Decimal(amount), currency, locale=texts.LOCALE))
 
 
-def _words(status: Status, progress: CheckoutProgress | None, *, time_up: bool) -> texts.Words:
+def _words(status: Status, progress: CheckoutProgress | None, *, time_up: bool, dropped: bool) -> texts.Words:
     if time_up:
         return texts.TIME_UP_PARTIAL if status is Status.PARTIALLY_PAID else texts.TIME_UP
     words = texts.STATUS_WORDS[status]
+    if status in _PAYABLE and dropped:
+        return texts.Words(words.phase, texts.DROPPED_HEADLINE, texts.DROPPED_TEXT, texts.DROPPED_NEXT_STEP)
     if status is Status.CONFIRMING and progress is not None and progress.need is not None:
         headline = texts.CONFIRMING_COUNT.format(have=progress.have, need=progress.need)
         return texts.Words(words.phase, headline, words.text, words.next_step)

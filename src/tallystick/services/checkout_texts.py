@@ -155,6 +155,11 @@ TIME_UP_PARTIAL: Final = Words(
     "Please do not send more now. If you already did, stay on this page.",
 )
 
+# Paying again at once may be paying twice: what a reorganisation dropped is usually mined again.
+DROPPED_HEADLINE: Final = "The network dropped a payment"
+DROPPED_TEXT: Final = "It mostly comes back by itself within minutes."
+DROPPED_NEXT_STEP: Final = "Look in your wallet before you send it again. We notice either by ourselves."
+
 CONFIRMING_COUNT: Final = "Confirming {have} of {need}"
 PROGRESS_COUNT: Final = "{have} of {need} confirmations"
 PROGRESS_FINALITY: Final = MappingProxyType(
@@ -172,7 +177,7 @@ PAYMENT_WORDS: Final = MappingProxyType(
         PaymentStatus.DETECTED: "seen",
         PaymentStatus.CONFIRMING: "confirming",
         PaymentStatus.CONFIRMED: "confirmed",
-        PaymentStatus.ORPHANED: "dropped by the network for now",
+        PaymentStatus.ORPHANED: "dropped for now",
         PaymentStatus.REPLACED: "replaced by another transaction",
         PaymentStatus.FAILED: "failed",
     }
@@ -199,7 +204,7 @@ LABELS: Final = MappingProxyType(
         "pay_with": "Pay with {asset} on {network}",
         "other_way": "Pay another way",
         "token_contract": "Token contract",
-        "your_payments": "What arrived",
+        "your_payments": "Your payments",
         "to_shop": "Return to {merchant}",
         "cancel": "Cancel and return to {merchant}",
         "offline": "The connection to this page was lost. It is being restored. Your payment is not affected.",
