@@ -75,6 +75,10 @@ class Visit:
             if found["impact"] in SERIOUS
         ]
 
+    async def code_drawn(self) -> None:
+        """Wait until the QR code is loaded; fails if broken. (The policy forbids Playwright to poll.)"""
+        await self.page.locator("#qr").evaluate("image => image.decode()")
+
     async def overflow_px(self) -> int:
         """How far the page is wider than the screen."""
         script = "document.documentElement.scrollWidth - document.documentElement.clientWidth"

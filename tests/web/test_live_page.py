@@ -56,7 +56,7 @@ async def test_a_whole_payment_live_in_two_tabs(checkout: Checkout, browser: Bro
             await expect(visit.page.locator("#amount")).to_have_text("29.4")
             await expect(visit.page.locator(".received")).to_have_text("19.6 USDC of 49 USDC received")
         assert await desk.page.get_attribute("#qr", "src") != code
-        await desk.page.wait_for_function("document.querySelector('#qr').naturalWidth > 0")
+        await desk.code_drawn()
         # The rest: confirmations are counted, one notch each.
         await shop.pay(invoice, "0.6")
         await shop.mine("ethereum", 2)
@@ -205,7 +205,7 @@ async def test_first_view_is_light_and_asks_nobody_else(checkout: Checkout, brow
     invoice = await checkout.shop.activate(await checkout.shop.create())
     async with visitor(browser) as visit:
         await open_live(visit.page, checkout.page(invoice))
-        await visit.page.wait_for_function("document.querySelector('#qr').complete")
+        await visit.code_drawn()
         assert await visit.finished_weight() < 50_000
         assert all(url.startswith(checkout.url) for url in visit.requests)
 
