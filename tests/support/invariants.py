@@ -100,7 +100,8 @@ _EMPTY: dict[str, str] = {
     "an invoice credits other than what is confirmed": """
         SELECT i.id AS object_id, i.amount_paid FROM invoices AS i
         WHERE i.amount_paid <> (
-            SELECT floor(COALESCE(sum((t.amount * i.amount)::numeric(300, 60) / o.amount_expected), 0) + 1e-50)
+            SELECT LEAST(2::numeric ^ 256 - 1, -- the most that is counted
+                floor(COALESCE(sum((t.amount * i.amount)::numeric(300, 60) / o.amount_expected), 0) + 1e-50))
             FROM payments AS p JOIN transfers AS t ON t.id = p.transfer_id
             JOIN payment_options AS o ON o.id = p.option_id
             WHERE p.invoice_id = i.id AND p.status = 'confirmed' AND p.match = 'matched')""",
