@@ -4,7 +4,7 @@ The page is never reloaded by the test to make it right: two tabs follow by them
 through `kill -9` of the whole server and a reorganisation. In every state a reload, and a browser without script, show
 the same.
 Pictures of every state go to the git-ignored folder `test-results/payment`, in light and dark.
-Planted: the stream not opened again after an error; the code kept when the amount changes. Each made the long test fail.
+Planted: the stream not opened again after an error; the code kept when the amount changes. Each failed the long test.
 """
 
 from __future__ import annotations
