@@ -19,7 +19,7 @@ from litestar.types import HTTPScope, Message, Receive, Scope, Send
 
 from tallystick.api.limits import Limits
 from tallystick.api.metrics import observe
-from tallystick.api.problems import MEDIA_TYPE, render_problem
+from tallystick.api.problems import MEDIA_TYPE, TIMEOUT_DETAIL, render_problem
 from tallystick.services.context import Context
 
 UNMATCHED: Final = "(none)"
@@ -54,8 +54,7 @@ class Application(Litestar):
                 exchange.deadline = deadline
                 await super().__call__(cast("Scope", scope), cast("Receive", receive), exchange.send)
         except TimeoutError:
-            detail = "The request took too long and was given up; nothing was changed by it."
-            await exchange.fail(503, "request_timeout", detail)
+            await exchange.fail(503, "request_timeout", TIMEOUT_DETAIL)
         except Exception as error:  # noqa: BLE001  # the edge: whatever comes here was meant for nobody else
             _log.error("defect_at_edge", request_id=exchange.request_id, exc_info=error)
             await exchange.fail(500, "internal_error", "Something went wrong on our side.")

@@ -22,6 +22,11 @@ from tallystick.services.failures import is_outage
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = 1
+# A commit may be on its way when the time is up, so nobody can say that nothing happened.
+TIMEOUT_DETAIL: Final = (
+    "The request took too long and was given up. Whether it had its effect is not known: send it again with the same "
+    "Idempotency-Key, or look at the object first."
+)
 
 _STATUS: Final[tuple[tuple[type[errors.TallystickError], int], ...]] = (
     (errors.Malformed, 400),
@@ -218,7 +223,7 @@ def published_codes() -> dict[str, tuple[int, str]]:
         "idempotency_key_required": (400, "This request needs an Idempotency-Key header."),
         "method_not_allowed": (405, "The address exists, but not for this method."),
         "database_unavailable": (503, "The database cannot be used at the moment."),
-        "request_timeout": (503, "The request took too long and was given up; nothing was changed by it."),
+        "request_timeout": (503, TIMEOUT_DETAIL),
         "internal_error": (500, "A defect on our side."),
     }
     waiting = [kind for kind, _ in _STATUS]
