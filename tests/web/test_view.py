@@ -274,6 +274,17 @@ def test_names_in_sentences_are_short_and_keep_their_direction() -> None:
     assert name_in_sentence("\u202egnp") == "\u2068\u202egnp\u2069"
 
 
+def test_nobody_is_invited_to_pay_on_a_network_that_nobody_watches() -> None:
+    """It left the configuration while the invoice waited: what is sent there now goes unseen."""
+    for status in (Status.AWAITING_PAYMENT, Status.PARTIALLY_PAID):
+        gone = view(status, payment_options=[option(network="left", uri=None)])
+        assert (gone.options[0].address, gone.options[0].uri) == (None, None)
+        assert "pay" not in gone.shows
+        assert gone.next_step.startswith("Please do not send anything.")
+        other = view(status, payment_options=[option(network="left", uri=None), option(id="opt_2")])
+        assert [one.address for one in other.options] == [None, ADDRESS]
+
+
 def test_networks_have_the_names_customers_know() -> None:
     assert network_name("ethereum", NETWORKS) == "Ethereum"
     assert network_name("my_test-chain", NETWORKS) == "My Test Chain"

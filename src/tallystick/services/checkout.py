@@ -143,7 +143,8 @@ def build_view(
     progress = _progress(invoice.payment_options, status)
     payments = _payments(invoice.payments, networks)
     dropped = any(payment.status == PaymentStatus.ORPHANED for payment in payments)
-    words = _words(status, progress, time_up=time_up, dropped=dropped)
+    payable = any(option.address is not None for option in options)
+    words = _words(status, progress, time_up=time_up, dropped=dropped, payable=payable)
     success_url = invoice.success_url if status in _COMPLETE else None
     cancel_url = invoice.cancel_url if status in _CANCELABLE | _ENDED_UNPAID else None
     spoken = name_in_sentence(merchant_name)
@@ -204,9 +205,13 @@ def price_text(amount: str, currency: str) -> str:
         return str(format_currency(Decimal(amount), currency, locale=texts.LOCALE))
 
 
-def _words(status: Status, progress: CheckoutProgress | None, *, time_up: bool, dropped: bool) -> texts.Words:
+def _words(
+    status: Status, progress: CheckoutProgress | None, *, time_up: bool, dropped: bool, payable: bool
+) -> texts.Words:
     if time_up:
         return texts.TIME_UP_PARTIAL if status is Status.PARTIALLY_PAID else texts.TIME_UP
+    if status in _PAYABLE and not payable:
+        return texts.NOT_WATCHED
     words = texts.STATUS_WORDS[status]
     if status in _PAYABLE and dropped:
         return texts.Words(words.phase, texts.DROPPED_HEADLINE, texts.DROPPED_TEXT, texts.DROPPED_NEXT_STEP)
@@ -224,7 +229,9 @@ def _option(
     time_up: bool,
 ) -> CheckoutOption:
     name = network_name(option.network, networks)
-    asked = status in _PAYABLE and not time_up and option.status == OptionStatus.ACTIVE.value
+    # Nobody watches a network that left the configuration: nobody is invited to pay there.
+    watched = option.network in networks
+    asked = status in _PAYABLE and not time_up and option.status == OptionStatus.ACTIVE.value and watched
     address = option.address if asked else None
     received = None
     if status is Status.PARTIALLY_PAID and option.amount_detected != "0":

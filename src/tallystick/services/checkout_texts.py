@@ -142,6 +142,12 @@ STATUS_WORDS: Final = MappingProxyType(
 )
 
 # The clock has passed the end of the window, but the networks have not been read that far yet (or nobody could pay).
+NOT_WATCHED: Final = Words(
+    Phase.PROBLEM,
+    "This payment cannot be made just now",
+    "The network it was asked on is not being watched at the moment.",
+    "Please do not send anything. If you already did, it is not lost: tell {merchant}.",
+)
 TIME_UP: Final = Words(
     Phase.WAITING,
     "The time to pay is over",
