@@ -181,6 +181,20 @@ async def open_context(config: Config, database: Database, *, port: int | None =
     return context
 
 
+async def _tell_of_unwatched(context: Context) -> None:
+    from tallystick.services.networks import unwatched
+
+    async with context.database.connection() as connection:
+        waiting = await unwatched(connection, context.networks)
+    for name, invoices in waiting.items():
+        log.warning(
+            "network.not_configured",
+            network=name,
+            invoices_waiting=invoices,
+            remedy="They neither expire nor get paid until the network is configured again.",
+        )
+
+
 def build_source(network: NetworkConfig) -> EvmSource:
     """The source that speaks to this network's nodes."""
     from tallystick.chains.evm.rpc import RpcLimits
@@ -238,6 +252,7 @@ async def serve(
         database = await stack.enter_async_context(open_database(config))
         port = config.port if address is None else address.getsockname()[1]
         context = await open_context(config, database, port=port)
+        await _tell_of_unwatched(context)
         loops = _loops(stack, context, parts, followed, on_progress)
         supervisor = Supervisor(loops, stop_seconds_max=config.server.stop_seconds_max)
         async with _supervised(supervisor, stop):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tallystick.core.network import Network
+from tallystick.services.networks import unwatched
 from tests.support.evm import Chain
 from tests.support.stand import Stand, address_in, units
 
@@ -51,3 +52,19 @@ async def test_another_number_of_decimals_does_not_change_what_was_asked(
     paid = await stand.get(invoice)
     assert (paid.status, paid.payments[0].amount) == ("paid", "25")
     assert paid.payment_options[0].amount_received == "25"
+
+
+async def test_invoices_that_wait_for_a_network_taken_out_are_counted(stand: Stand, chain: Chain) -> None:
+    """They can neither expire nor be paid, so the start says so; whoever needs nothing of it is not among them."""
+    await stand.create("25.00")
+    await stand.create("25.00", ("ETH", "local"), ("DUSD", "local"))  # no way chosen: our own clock ends it
+    paid = await stand.create("25.00", expires_in_seconds=10)
+    await chain.send_native(address_in(paid), units("0.01"))
+    await chain.mine(4)
+    await chain.set_next_time(await chain.time() + 60)
+    await chain.mine()
+    await stand.follow()
+    await stand.expire()
+    async with stand.ctx.database.connection() as connection:
+        assert await unwatched(connection, stand.ctx.networks) == {}
+        assert await unwatched(connection, {}) == {"local": 1}

@@ -24,6 +24,12 @@ async def sync_networks(connection: Connection, networks: Mapping[str, Network])
         await SQL.sync_network.run(connection, name=network.name, family=network.family)
 
 
+async def unwatched(connection: Connection, networks: Mapping[str, Network]) -> dict[str, int]:
+    """Networks no longer configured that invoices wait for, with how many do: these neither expire nor get paid."""
+    rows = await SQL.waiting_elsewhere.all(connection, names=list(networks))
+    return {row["network"]: row["invoices"] for row in rows}
+
+
 async def pin(connection: Connection, name: str, chain: str, genesis_hash: str) -> None:
     """Remember the chain at first contact, compare at every later one. Raises WrongChain."""
     row = await SQL.read_network.one(connection, name=name)

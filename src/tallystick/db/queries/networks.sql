@@ -8,6 +8,13 @@ INSERT INTO networks (name, family) VALUES (:name, :family) ON CONFLICT (name) D
 -- Every network's row.
 SELECT * FROM networks ORDER BY name;
 
+-- name: waiting_elsewhere
+-- How many invoices wait for each network that is not among these.
+SELECT network, count(DISTINCT invoice_id) AS invoices
+FROM wakeups
+WHERE network <> '' AND network <> ALL(:names::text[])
+GROUP BY network ORDER BY network;
+
 -- name: share_networks
 -- These networks' rows, kept from moving until the transaction ends, so that what is judged stays true while written.
 SELECT * FROM networks WHERE name = ANY(:names::text[]) ORDER BY name FOR SHARE;
