@@ -14,6 +14,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from hypothesis import settings
 
 from tallystick.db.embedded import EmbeddedPostgres, temporary_data_folder
 from tests.support.anvil import Anvil, free_port, start_anvil, unique_chain_id
@@ -21,6 +22,10 @@ from tests.support.anvil import Anvil, free_port, start_anvil, unique_chain_id
 NO_SKIP = os.environ.get("TALLYSTICK_NO_SKIP", "") not in {"", "0"}
 TEMPLATE = "tallystick_migrated"
 _numbers = itertools.count(1)
+
+# How long one example takes says more about the machine's other work than about ours.
+settings.register_profile("tallystick", deadline=None)
+settings.load_profile("tallystick")
 
 
 @pytest.hookimpl(wrapper=True)
