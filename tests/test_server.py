@@ -81,7 +81,8 @@ async def test_it_answers() -> None:
     [
         b"GET / HTTP/1.1\r\nX: " + b"a" * (server.HEAD_BYTES_MAX + 1),
         b"GET /" + b"a" * (server.HEAD_BYTES_MAX + 1),
-        b"GET / HTTP/1.1\r\n" + b"".join(b"X%d: y\r\n" % number for number in range(server.HEAD_BYTES_MAX // 8)),
+        b"GET / HTTP/1.1\r\n"
+        + b"".join(b"X%d: y\r\n" % number for number in range(server.HEAD_BYTES_MAX // 8)),
         b"nonsense\r\n\r\n",
     ],
     ids=["long header", "long address", "many headers", "not HTTP"],

@@ -110,7 +110,8 @@ def overlay(document: dict[str, Any], environment: Mapping[str, str], top_level_
 
 
 def _put(document: dict[str, Any], levels: list[str], value: FromEnvironment) -> None:
-    table, path = document, []
+    table = document
+    path: list[str] = []
     for depth, level in enumerate(levels):
         written = next((key for key in table if environment_form(str(key)) == level), None)
         key = _key_for(path, level) if written is None else written

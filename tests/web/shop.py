@@ -37,9 +37,7 @@ from tallystick.services.networks import sync_networks
 from tallystick.services.wallets import NewWallet, register_wallet
 
 # m/44'/60'/0' of the well-known test mnemonic ("test test … junk").
-ACCOUNT_KEY: Final = (
-    "xpub6Ce9NcJvTk36xtLSrJLZqE7wtgA5deCeYs7rSQtreh4cj6ByPtrg9sD7V2FNFLPnf8heNP3FGkeV9qwfzvZNSd54JoNXVsXFYSYwHsnJxqP"
-)
+ACCOUNT_KEY: Final = "xpub6Ce9NcJvTk36xtLSrJLZqE7wtgA5deCeYs7rSQtreh4cj6ByPtrg9sD7V2FNFLPnf8heNP3FGkeV9qwfzvZNSd54JoNXVsXFYSYwHsnJxqP"  # noqa: E501
 USDC: Final = Asset("ethereum", "USDC", 6, "0xa0b86991c6218b36c1d19d4a2e9eb0ce3606eb48")
 NETWORKS: Final = {
     "ethereum": Network(
@@ -156,7 +154,9 @@ class Shop:
             spend_key = f"0x{'5e' * 20}:{self.count}"
             channel = Channel.VALUE if contract is None else Channel.LOG
             transfers = (
-                ObservedTransfer(tx_hash, channel, 0, f"0x{'5e' * 20}", to, contract, amount, spend_key, None),
+                ObservedTransfer(
+                    tx_hash, channel, 0, f"0x{'5e' * 20}", to, contract, amount, spend_key, None
+                ),
             )
             spends = {spend_key: tx_hash}
         step = Step(expected=tip, blocks=(Block(header, transfers, spends),))
@@ -177,7 +177,9 @@ class Shop:
     async def force(self, invoice: objects.Invoice, status: Status) -> None:
         """Write a status into the row and tell listeners, as the one writer will."""
         async with self.database.transaction() as connection:
-            await connection.execute("UPDATE invoices SET status = $2 WHERE id = $1", invoice.id, status.value)
+            await connection.execute(
+                "UPDATE invoices SET status = $2 WHERE id = $1", invoice.id, status.value
+            )
             await connection.execute("SELECT pg_notify('tallystick_invoices', $1)", invoice.id)
 
     async def judge(self, invoice: objects.Invoice) -> None:
@@ -226,7 +228,9 @@ class Shop:
                 await self.pay(invoice, wrong_asset=True)
             case Status.CANCELED:
                 async with self.database.transaction() as connection:
-                    await invoices.cancel_invoice(connection, self.ctx, self.merchant_id, MERCHANT, invoice.id)
+                    await invoices.cancel_invoice(
+                        connection, self.ctx, self.merchant_id, MERCHANT, invoice.id
+                    )
             case _:
                 pass
         if status in (Status.DETECTED, Status.SETTLED, Status.DISPUTED, Status.REFUNDED):

@@ -43,7 +43,9 @@ async def test_a_whole_payment_live_in_two_tabs(checkout: Checkout, browser: Bro
             await expect(visit.page.locator(".choose")).to_be_hidden()
         uri = await phone.page.get_attribute("a[data-href='option.uri']", "href")
         assert uri is not None
-        assert uri.startswith("ethereum:0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48@1/transfer?address=" + address)
+        assert uri.startswith(
+            "ethereum:0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48@1/transfer?address=" + address
+        )
         # A refresh returns the same.
         await phone.page.reload()
         await expect(phone.page.locator("#address")).to_have_text(address)
@@ -70,9 +72,9 @@ async def test_a_whole_payment_live_in_two_tabs(checkout: Checkout, browser: Bro
         for visit in (phone, desk):
             await expect(visit.page.locator("h1")).to_have_text("Payment complete")
             await expect(visit.page).to_have_title("Payment complete · Kiln & Clay Ceramics")
-            await expect(visit.page.get_by_role("link", name="Return to Kiln & Clay Ceramics")).to_have_attribute(
-                "href", "https://shop.example/thanks"
-            )
+            await expect(
+                visit.page.get_by_role("link", name="Return to Kiln & Clay Ceramics")
+            ).to_have_attribute("href", "https://shop.example/thanks")
             await expect(visit.page.locator("#payments li")).to_have_count(2)
             assert visit.problems == []
 

@@ -58,7 +58,9 @@ async def test_the_page_carries_a_strict_policy(checkout: Checkout, http: aiohtt
 
 
 @pytest.mark.parametrize("path", [UNKNOWN, "inv_nonsense", "x", "inv_%00", "opt_" + "0" * 26])
-async def test_unknown_invoices_get_a_friendly_page(checkout: Checkout, http: aiohttp.ClientSession, path: str) -> None:
+async def test_unknown_invoices_get_a_friendly_page(
+    checkout: Checkout, http: aiohttp.ClientSession, path: str
+) -> None:
     for suffix in ("", "/events"):
         async with http.get(f"{checkout.url}/i/{path}{suffix}") as answer:
             assert answer.status == 404
@@ -67,7 +69,9 @@ async def test_unknown_invoices_get_a_friendly_page(checkout: Checkout, http: ai
             assert "Content-Security-Policy" in answer.headers
 
 
-async def test_choosing_issues_one_address_however_often(checkout: Checkout, http: aiohttp.ClientSession) -> None:
+async def test_choosing_issues_one_address_however_often(
+    checkout: Checkout, http: aiohttp.ClientSession
+) -> None:
     invoice = await checkout.shop.create()
     seen = set()
     location = ""
@@ -82,7 +86,8 @@ async def test_choosing_issues_one_address_however_often(checkout: Checkout, htt
     async with checkout.shop.database.connection() as connection:
         assert await connection.fetchval("SELECT count(*) FROM addresses") == 1
         actor = await connection.fetchval(
-            "SELECT actor_type FROM transitions WHERE invoice_id = $1 AND to_status = 'awaiting_payment'", invoice.id
+            "SELECT actor_type FROM transitions WHERE invoice_id = $1 AND to_status = 'awaiting_payment'",
+            invoice.id,
         )
     assert actor == "customer"
 
@@ -111,7 +116,9 @@ async def test_another_site_cannot_choose(
     assert await checkout.shop.status(invoice) == expected.value
 
 
-async def test_an_option_of_another_invoice_is_not_found(checkout: Checkout, http: aiohttp.ClientSession) -> None:
+async def test_an_option_of_another_invoice_is_not_found(
+    checkout: Checkout, http: aiohttp.ClientSession
+) -> None:
     mine, other = await checkout.shop.create(), await checkout.shop.create()
     for option_id in (other.payment_options[0].id, "opt_" + "0" * 26, "nonsense"):
         async with http.post(checkout.page(mine, f"/options/{option_id}"), allow_redirects=False) as answer:
@@ -130,7 +137,9 @@ async def test_a_network_in_trouble_is_said_in_words(checkout: Checkout, http: a
     assert await checkout.shop.status(invoice) == "quoted"
 
 
-async def test_choosing_after_the_end_shows_how_things_stand(checkout: Checkout, http: aiohttp.ClientSession) -> None:
+async def test_choosing_after_the_end_shows_how_things_stand(
+    checkout: Checkout, http: aiohttp.ClientSession
+) -> None:
     invoice = await checkout.shop.create()
     await checkout.shop.pass_time(901)
     async with http.post(choose_url(checkout, invoice)) as answer:
@@ -166,7 +175,9 @@ async def test_the_code_is_the_payment_request(checkout: Checkout, http: aiohttp
         assert finished.status == 404
 
 
-async def test_files_are_named_by_content_and_kept_for_good(checkout: Checkout, http: aiohttp.ClientSession) -> None:
+async def test_files_are_named_by_content_and_kept_for_good(
+    checkout: Checkout, http: aiohttp.ClientSession
+) -> None:
     for asset in assets.assets().values():
         async with http.get(checkout.url + asset.path) as answer:
             assert await answer.read() == asset.content
@@ -236,7 +247,14 @@ async def test_the_page_is_quick_and_light(checkout: Checkout, http: aiohttp.Cli
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0:00"), (59, "0:59"), (900, "15:00"), (3600, "1:00:00"), (47 * 3600, "47:00:00"), (50 * 3600, "2 d 2 h")],
+    [
+        (0, "0:00"),
+        (59, "0:59"),
+        (900, "15:00"),
+        (3600, "1:00:00"),
+        (47 * 3600, "47:00:00"),
+        (50 * 3600, "2 d 2 h"),
+    ],
 )
 def test_the_clock_reads_as_people_read(seconds: int, text: str) -> None:
     assert clock_text(seconds) == text

@@ -142,7 +142,9 @@ async def test_a_lost_notification_only_delays(checkout: Checkout) -> None:
         assert events.comments >= 1  # it kept the line warm meanwhile
 
 
-async def test_streams_outlive_a_database_that_drops_every_connection(checkout: Checkout, database_url: str) -> None:
+async def test_streams_outlive_a_database_that_drops_every_connection(
+    checkout: Checkout, database_url: str
+) -> None:
     invoice = await checkout.shop.create()
     async with stream(checkout, invoice) as events:
         await events.next()
@@ -169,7 +171,8 @@ async def test_whoever_comes_above_the_limit_gets_the_view_and_comes_again(check
     invoice = await checkout.shop.create()
     async with aiohttp.ClientSession() as session:
         open_streams = [
-            await session.get(checkout.page(invoice, "/events")) for _ in range(LIMITS.streams_per_address_max)
+            await session.get(checkout.page(invoice, "/events"))
+            for _ in range(LIMITS.streams_per_address_max)
         ]
         await wait_for_streams(checkout.hub, LIMITS.streams_per_address_max)
         async with stream(checkout, invoice) as extra:

@@ -35,7 +35,9 @@ class Asset:
 def assets() -> dict[str, Asset]:
     """All files by their name in the folder, such as `checkout.css`."""
     found: dict[str, Asset] = {}
-    for entry in sorted(resources.files(__package__).joinpath("static").iterdir(), key=lambda entry: entry.name):
+    for entry in sorted(
+        resources.files(__package__).joinpath("static").iterdir(), key=lambda entry: entry.name
+    ):
         stem, _, extension = entry.name.rpartition(".")
         if extension in _TYPES:
             content = entry.read_bytes()

@@ -126,7 +126,12 @@ def checkout_routes(ctx: Context, hub: InvoiceHub) -> Router:
         path="/",
         route_handlers=[show_invoice, choose_option, stream_invoice, show_qr, show_asset],
         dependencies={"site": Provide(lambda: site, sync_to_thread=False)},
-        exception_handlers={NotFound: not_found, CrossSite: refused, TallystickError: broken, Exception: broken},
+        exception_handlers={
+            NotFound: not_found,
+            CrossSite: refused,
+            TallystickError: broken,
+            Exception: broken,
+        },
         include_in_schema=False,
     )
 

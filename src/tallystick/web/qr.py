@@ -22,7 +22,13 @@ def qr_svg(text: str) -> bytes:
     out = BytesIO()
     code = segno.make(text, error=ERROR_CORRECTION, boost_error=False, micro=False)
     code.save(
-        out, kind="svg", border=QUIET_ZONE_MODULES, dark="#000", light="#fff", xmldecl=False, omitsize=True, nl=False
+        out,
+        kind="svg",
+        border=QUIET_ZONE_MODULES,
+        dark="#000",
+        light="#fff",
+        xmldecl=False,
+        omitsize=True,
+        nl=False,
     )
     return out.getvalue()
-

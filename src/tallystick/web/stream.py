@@ -42,7 +42,13 @@ RETRY_MS: Final = 3_000
 """How soon a browser comes back after a stream ended."""
 
 _encode: Final = msgspec.json.Encoder().encode
-DATABASE_TROUBLE: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, DatabaseError)
+DATABASE_TROUBLE: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    DatabaseError,
+)
 
 
 @dataclass(frozen=True, slots=True)

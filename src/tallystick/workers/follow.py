@@ -171,7 +171,9 @@ class Follower:
                     return True
                 await self._apply(self._step(cursor, (block,), head))
                 cursor = block.header.ref
-                if behind:  # said once something was read: a node that only promises blocks stays shown as in trouble
+                if (
+                    behind
+                ):  # said once something was read: a node that only promises blocks stays shown as in trouble
                     await self._show("catching_up")
                     behind = False
                 if self._on_progress is not None:
