@@ -17,6 +17,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from tallystick.db import embedded_binaries
 from tallystick.db.child_process import Account
@@ -155,6 +156,32 @@ async def test_a_killed_server_is_started_again_under_the_same_address(data_dir:
                         assert await connection.fetchval("SELECT count(*) FROM kept") == 1000
                     break
                 await asyncio.sleep(0.01)
+
+
+async def test_files_that_vanish_in_use_are_missed_and_not_replaced_by_an_empty_database(
+    data_dir: Path,
+) -> None:
+    """A disk unmounted under a running shop: it stands still, says so once, and goes on when the disk is back.
+
+    Bug planted: the restart makes a new cluster where none is; the shop runs on an empty database.
+    """
+    server, away = EmbeddedPostgres(data_dir), data_dir.with_name("away")
+    with capture_logs() as logs:
+        async with server.run() as dsn:
+            async with connected(dsn) as connection:
+                await connection.execute("CREATE TABLE kept AS SELECT 1 AS id")
+            first = known_pid(server)
+            data_dir.rename(away)
+            os.kill(first, signal.SIGKILL)
+            await until(lambda: any(line["event"] == "embedded_postgres.restart_failed" for line in logs))
+            assert not data_dir.exists()
+            away.rename(data_dir)
+            await until(lambda: any(line["event"] == "embedded_postgres.serving_again" for line in logs))
+            async with connected(dsn) as connection:
+                assert await connection.fetchval("SELECT count(*) FROM kept") == 1
+    problems = [line["problem"] for line in logs if line["event"] == "embedded_postgres.restart_failed"]
+    assert len(problems) == 1
+    assert "gone while they were in use" in problems[0]
 
 
 @pytest.mark.parametrize("content", ["{pid}\n", "99999999\n/nowhere\n1\n5432\n/nowhere\n\n", ""])

@@ -82,6 +82,7 @@ class EmbeddedPostgres:
         self._process: subprocess.Popen[bytes] | None = None
         self._attached: _Postmaster | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._in_use = False
 
     @property
     def data_dir(self) -> Path:
@@ -121,6 +122,7 @@ class EmbeddedPostgres:
         """
         if self._watch is None:
             await self._ensure_server()
+            self._in_use = True
             self._watch = asyncio.create_task(self._keep_serving(), name="embedded-postgres")
         return self._folder.dsn
 
@@ -130,21 +132,26 @@ class EmbeddedPostgres:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
             self._watch = None
-        self._attached = None
+        self._attached, self._in_use = None, False
         await self._abandon()
 
     async def _keep_serving(self) -> None:
         """Starts the server again when it, or the process that owns it, is gone."""
+        told = ""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             if self._is_served():
                 continue
-            log.warning("embedded_postgres.lost", data_dir=str(self.data_dir))
+            if not told:
+                log.warning("embedded_postgres.lost", data_dir=str(self.data_dir))
             try:
                 await self._ensure_server()
-            except EmbeddedPostgresError as error:  # the next round tries again
-                log.error("embedded_postgres.restart_failed", problem=str(error))  # noqa: TRY400  # no stack needed
+            except EmbeddedPostgresError as error:  # the next round tries again, and says only what is new
+                if told != str(error):
+                    told = str(error)
+                    log.error("embedded_postgres.restart_failed", problem=told)  # noqa: TRY400  # no stack needed
             else:
+                told = ""
                 log.info("embedded_postgres.serving_again", data_dir=str(self.data_dir), pid=self.pid)
 
     def _is_served(self) -> bool:
@@ -152,8 +159,21 @@ class EmbeddedPostgres:
             return self._process.poll() is None
         return self._attached is not None and _is_server_of(self._attached.pid, self._folder.cluster)
 
+    def _check_still_there(self) -> None:
+        """What was in use is never made anew: an empty database would serve as if nothing had ever been paid.
+
+        A folder that is gone may be a disk that was unmounted, and come back.
+        """
+        if self._in_use and not self._folder.holds_cluster():
+            raise EmbeddedPostgresError(
+                "The database's files are gone while they were in use.",
+                object_id=str(self.data_dir),
+                remedy="Bring the data folder back (is its disk mounted?), or restore a backup there.",
+            )
+
     async def _ensure_server(self) -> None:
         self._process, self._attached = None, None
+        self._check_still_there()
         try:
             binaries = await asyncio.to_thread(find_binaries)
             account = await asyncio.to_thread(self._folder.make)
@@ -233,6 +253,8 @@ class EmbeddedPostgres:
         try:
             connection = await asyncpg.connect(self._folder.dsn, timeout=PROBE_TIMEOUT_SECONDS)
         except asyncpg.InvalidCatalogNameError:
+            if self._in_use:
+                raise self._folder.failure("The database was dropped while it was in use.") from None
             await asyncio.to_thread(self._folder.create_database, binaries, account)
             raise _NotYetError from None
         except asyncpg.TooManyConnectionsError:

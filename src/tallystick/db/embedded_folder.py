@@ -180,6 +180,10 @@ class DataFolder:
         _write(note, str(short))
         return short
 
+    def holds_cluster(self) -> bool:
+        """Whether a cluster was ever made here."""
+        return (self.cluster / "PG_VERSION").exists()
+
     def prepare_cluster(self, binaries: Binaries, account: Account) -> None:
         """Makes the cluster if there is none (0.5 s), and checks that these programs can serve it."""
         version_file = self.cluster / "PG_VERSION"
