@@ -20,19 +20,28 @@ FROM unnest(:ids::text[], :tx_hashes::text[], :channels::text[], :ordinals::int[
 ON CONFLICT (network, tx_hash, channel, ordinal) DO NOTHING;
 
 -- name: insert_anchors!
--- This block holds these transfers.
+-- This block holds these transfers. Each is looked up by its credit key, whatever the planner thinks of the table.
 INSERT INTO anchors (transfer_id, network, block_hash, log_index)
 SELECT t.id, :network, :block_hash, g.log_index
 FROM unnest(:tx_hashes::text[], :channels::text[], :ordinals::int[], :log_indexes::int[])
     AS g(tx_hash, channel, ordinal, log_index)
-JOIN transfers AS t ON (t.network, t.tx_hash, t.channel, t.ordinal) = (:network, g.tx_hash, g.channel, g.ordinal)
+CROSS JOIN LATERAL (
+    SELECT f.id FROM transfers AS f
+    WHERE f.network = :network AND f.tx_hash = g.tx_hash AND f.channel = g.channel AND f.ordinal = g.ordinal
+    OFFSET 0
+) AS t
 ON CONFLICT (transfer_id, block_hash) DO NOTHING;
 
 -- name: open_spends
--- Transfers of this network that stand in no block of the best chain now: the only ones a conflict can replace.
+-- Transfers of this network that stand in no block of the best chain now: the only ones a conflict can replace. They are
+-- few and found by a partial index; each is then looked up by its key. Written so that no plan reads all payments.
+WITH open AS MATERIALIZED (
+    SELECT p.transfer_id FROM payments AS p WHERE p.status IN ('orphaned', 'detected')
+)
 SELECT t.id, t.invoice_id, t.tx_hash, t.channel, t.ordinal, t.spend_key
-FROM payments AS p JOIN transfers AS t ON t.id = p.transfer_id
-WHERE p.status IN ('orphaned', 'detected') AND t.network = :network;
+FROM open AS o
+CROSS JOIN LATERAL (SELECT * FROM transfers AS f WHERE f.id = o.transfer_id OFFSET 0) AS t
+WHERE t.network = :network;
 
 -- name: insert_conflicts!
 -- Transactions of this block that used up what those transfers needed.

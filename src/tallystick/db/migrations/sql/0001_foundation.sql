@@ -215,7 +215,7 @@ CREATE TABLE payments (
 );
 CREATE INDEX payments_by_invoice ON payments (invoice_id);
 CREATE INDEX payments_by_merchant ON payments (merchant_id, id);
-CREATE INDEX payments_unsettled ON payments (option_id) WHERE status IN ('orphaned', 'detected');
+CREATE INDEX payments_without_place ON payments (transfer_id) WHERE status IN ('orphaned', 'detected');
 
 CREATE TABLE transitions (
     invoice_id  text NOT NULL REFERENCES invoices (id), -- whose history
