@@ -101,7 +101,11 @@ class Installation:
             await self._ready()
         except TimeoutError:
             last = (self.folder / f"server-{self.starts - 1}.log").read_text()[-3000:]
+            await self.kill()
             raise AssertionError(f"the server did not get ready:\n{last}") from None
+        except AssertionError:
+            await self.kill()
+            raise
 
     async def _ready(self) -> None:
         async with asyncio.timeout(READY_SECONDS_MAX), aiohttp.ClientSession() as session:
