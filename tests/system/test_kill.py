@@ -3,8 +3,8 @@
 Each kill comes at a random moment shortly after a block with payments was mined: while the block is read, judged,
 committed, or its webhooks are on their way. Afterwards every invoice is paid, every transition and event exists exactly
 once, every webhook arrived at least once and verified.
-Planted: moving the cursor in a transaction of its own, a tenth of a second before the block's facts, loses payments;
-this test then fails. (A window of a few instructions needs more kills than a test can afford; the transaction has none.)
+Planted: moving the cursor in a transaction of its own, a tenth of a second before the block's facts, loses
+payments; this test then fails. (To hit a window of a few instructions takes more kills than a test can afford.)
 """
 
 from __future__ import annotations
