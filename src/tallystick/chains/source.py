@@ -9,10 +9,14 @@ Must not: decide anything about payments, or remember facts between calls (cache
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
-from tallystick.core.chain import Block, BlockHeader, Head
+from tallystick.core.chain import Block, BlockHeader, Head, MempoolSnapshot
+
+MEMPOOL_ASKED_MAX: Final = 200
+"""Transactions that a node is asked about in one look at its mempool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,14 @@ class Source(Protocol):
         """Ask every other node for its block at this height; SourcesDisagree if one names another hash.
 
         A node that is behind or silent does not disagree; it is shown in `nodes`.
+        """
+        ...
+
+    async def mempool(self, asked: Sequence[str] = ()) -> MempoolSnapshot | None:
+        """What the node in use shows outside any block, and whether it still knows the transactions `asked` about.
+
+        `asked` are transaction hashes; at most `MEMPOOL_ASKED_MAX` of them are asked about. None: networks of this
+        family have no mempool. Raises SourceError, after which nothing is known; no node is thought worse of for it.
         """
         ...
 

@@ -23,6 +23,7 @@ class Channel(StrEnum):
     VALUE = "value"  # native coin moved by the transaction itself (EVM: tx.to and tx.value); ordinal 0
     LOG = "log"  # an event of a token contract; ordinal is the position among its transaction's own logs
     TRACE = "trace"  # native coin moved by a contract call; ordinal is the position in the call trace
+    BALANCE = "balance"  # native coin found on an address at a block, and explained by no transfer; ordinal 0
     OUTPUT = "output"  # a transaction output; ordinal is the output index
     INVOICE = "invoice"  # a payment request settled off chain (Lightning); ordinal 0
 
@@ -100,6 +101,23 @@ class Head:
     header: BlockHeader
     safe_height: int | None = None
     finalized_height: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MempoolSnapshot:
+    """What one node shows outside any block at one moment. A hint: another node may show something else.
+
+    `head` is the block it would stand on; a snapshot of an older head than ours says nothing. `transfers` are what the
+    transactions will move if they do as they say, under the credit keys that they will then have. `spends` is as in
+    `Block`, for every transaction shown. Of the transactions that the node was asked about by their hashes, `present`
+    are known to it (outside or inside a block), `missing` are not; one of which it said neither is in neither set.
+    """
+
+    head: BlockRef
+    transfers: tuple[ObservedTransfer, ...]
+    spends: dict[str, str]
+    present: frozenset[str] = frozenset()
+    missing: frozenset[str] = frozenset()
 
 
 class Finality(StrEnum):

@@ -59,7 +59,7 @@ _NO_NUMBER: Final = "A node's answer holds something else where a hex number bel
 # Types whose nonce is the sender's own counter: legacy, EIP-2930, EIP-1559, EIP-4844, EIP-7702; zkSync's
 # EIP-712 transactions (0x71); Celo's with a fee currency (0x7b, 0x7c). `None` is a node that names no type:
 # legacy.
-_TYPES_WITH_NONCE: Final = frozenset({None, "0x0", "0x1", "0x2", "0x3", "0x4", "0x71", "0x7b", "0x7c"})
+TYPES_WITH_NONCE: Final = frozenset({None, "0x0", "0x1", "0x2", "0x3", "0x4", "0x71", "0x7b", "0x7c"})
 
 
 def header_of(answer: HeaderAnswer | BlockAnswer) -> BlockHeader:
@@ -251,7 +251,7 @@ def _extract(
     for transaction, receipt in zip(transactions, receipts, strict=True):
         tx_hash, sender = transaction.hash.lower(), transaction.sender
         nonce = transaction.nonce
-        if nonce is not None and transaction.type in _TYPES_WITH_NONCE and sender != ZERO_ADDRESS:
+        if nonce is not None and transaction.type in TYPES_WITH_NONCE and sender != ZERO_ADDRESS:
             spend_key = f"{sender}:{int(nonce, 16)}"
         else:
             spend_key = f"tx:{tx_hash}"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -21,6 +21,7 @@ import msgspec
 
 from tallystick.chains.evm.blocks import checked_block, header_of
 from tallystick.chains.evm.messages import Answer, BlockAnswer, HeaderAnswer, ReceiptAnswer, quantity
+from tallystick.chains.evm.pending import read_mempool
 from tallystick.chains.evm.rpc import (
     Batch,
     Call,
@@ -33,7 +34,7 @@ from tallystick.chains.evm.rpc import (
 )
 from tallystick.chains.evm.token_info import TokenInfo, token_calls, token_info_in
 from tallystick.chains.source import ChainIdentity, NodeState
-from tallystick.core.chain import Block, BlockHeader, Head
+from tallystick.core.chain import Block, BlockHeader, Head, MempoolSnapshot
 from tallystick.core.errors import (
     BlockNotFound,
     ConfigurationError,
@@ -190,6 +191,15 @@ class EvmSource:
                     object_id=f"{self._options.network} block {header.height}",
                     remedy="Crediting waits until they agree; if it lasts, find out which node is wrong.",
                 )
+
+    async def mempool(self, asked: Sequence[str] = ()) -> MempoolSnapshot:
+        """What the node in use shows outside any block. Raises SourceError; no node is put aside for it."""
+        node = self._in_order()[0]
+        if not node.verified:
+            raise SourceUnavailable(
+                "No node is in use whose mempool could be shown.", object_id=node.rpc.name
+            )
+        return await read_mempool(node.rpc, asked)
 
     def nodes(self) -> tuple[NodeState, ...]:
         """The nodes as last seen, in configured order."""
