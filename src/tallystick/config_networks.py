@@ -92,6 +92,7 @@ def _network(table: Table, name: str) -> NetworkConfig:
         raise table.error("kind", 'must be "evm"')
     chain_id = table.integer("chain_id", None, at_least=1, at_most=CHAIN_ID_MAX)
     requirement, safety_depth = _safety(table)
+    finality_tags = table.flag("finality_tags", default=True)
     assets, pegs = _assets(table, name)
     found = NetworkConfig(
         network=Network(
@@ -103,6 +104,7 @@ def _network(table: Table, name: str) -> NetworkConfig:
             requirement=requirement,
             safety_depth=safety_depth,
             pegs=pegs,
+            finality_tags=finality_tags,
         ),
         chain_id=chain_id,
         rpc=_rpc(table),
@@ -112,7 +114,7 @@ def _network(table: Table, name: str) -> NetworkConfig:
         stale_after_seconds=table.integer("stale_after_seconds", 300, at_least=5, at_most=86_400),
         request_timeout_seconds=table.integer("request_timeout_seconds", 30, at_least=1, at_most=300),
         genesis_hash=_genesis_hash(table),
-        finality_tags=table.flag("finality_tags", default=True),
+        finality_tags=finality_tags,
         blooms=table.flag("blooms", default=True),
     )
     if requirement.finality is not Finality.DEPTH and not found.finality_tags:

@@ -19,7 +19,8 @@ class Network:
 
     `family` names the kind of addresses ("evm"), `chain` the chain in the family's terms (EVM: the decimal chain id).
     `pegs` maps an asset key to the currency it is priced at par with, where the configuration says so.
-    `safety_depth` is in blocks: a deeper reorganisation halts crediting.
+    `safety_depth` is in blocks: a deeper reorganisation halts crediting. `finality_tags` is whether the network says
+    which of its blocks are safe and finalized.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Network:
     requirement: Requirement = field(default_factory=lambda: Requirement(Finality.DEPTH, 12))
     safety_depth: int = 64
     pegs: dict[str, str] = field(default_factory=dict)
+    finality_tags: bool = True
 
     @property
     def assets(self) -> tuple[Asset, ...]:
