@@ -85,7 +85,7 @@ def line(
 
 REPLACED = transfer(100, GONE, conflicts=(Conflict("0xother", anchor(6)),))
 WRONG = transfer(100, DEEP, asset=OTHER_TOKEN)
-ELSEWHERE = transfer(100, DEEP, asset=BETA_TOKEN, network="beta")
+ELSEWHERE = transfer(10**18, DEEP, asset=BETA_TOKEN, network="beta")
 JUNK = transfer(10**30, DEEP, id="trf_j", asset=None)
 
 # fmt: off

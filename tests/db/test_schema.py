@@ -18,7 +18,16 @@ import pytest
 
 from tallystick.core.assess import Marker
 from tallystick.core.chain import Channel, Finality
-from tallystick.core.invoice import LatePayment, Match, OptionStatus, PaymentStatus, Status
+from tallystick.core.cases import CaseKind
+from tallystick.core.invoice import (
+    DecisionKind,
+    LatePayment,
+    Match,
+    OptionStatus,
+    PaymentStatus,
+    Status,
+)
+from tallystick.core.refund import AddressSource, FeePayer, RefundRule, RefundStatus
 from tallystick.core.transitions import Reason
 from tallystick.core.webhook import DeliveryStatus, EndpointStatus
 from tallystick.db.sql import Connection, Statement, load
@@ -39,9 +48,22 @@ ENUMS: dict[tuple[str, str], type[StrEnum]] = {
     ("wakeups", "marker"): Marker,
     ("webhook_endpoints", "status"): EndpointStatus,
     ("deliveries", "status"): DeliveryStatus,
+    ("exceptions", "kind"): CaseKind,
+    ("decisions", "kind"): DecisionKind,
+    ("refunds", "status"): RefundStatus,
+    ("refunds", "rule"): RefundRule,
+    ("refunds", "fee"): FeePayer,
+    ("refunds", "address_source"): AddressSource,
+    ("refund_transfers", "channel"): Channel,
+    ("confirmation_policies", "actor_type"): ActorType,
+    ("requirement_raises", "actor_type"): ActorType,
+    ("decisions", "actor_type"): ActorType,
+    ("refunds", "requested_by_type"): ActorType,
+    ("refunds", "decided_by_type"): ActorType,
 }
 # Published words that no enumeration of the core holds.
 WORDS: dict[tuple[str, str], set[str]] = {
+    ("exceptions", "status"): {"open", "resolved"},
     ("wallets", "family"): {"evm", "tron", "bitcoin", "litecoin"},
     ("networks", "status"): {
         "following",
@@ -116,9 +138,10 @@ COLUMN = re.compile(
 def described_columns(sql: str) -> Iterator[tuple[str, str, str]]:
     """(table, column, explanation) of every column; the explanation may stand where the column's definition ends."""
     table, column = "", ""
-    for line in sql.splitlines():
-        if opened := re.match(r"CREATE TABLE (\w+) \($", line):
-            table = opened[1]
+    for written in sql.splitlines():
+        line = written.replace("    ADD COLUMN ", "    ")
+        if opened := re.match(r"CREATE TABLE (\w+) \($|ALTER TABLE (\w+)$", line):
+            table = opened[1] or opened[2]
         elif table and (started := COLUMN.match(line)):
             if column:
                 yield table, column, ""
@@ -131,6 +154,8 @@ def described_columns(sql: str) -> Iterator[tuple[str, str, str]]:
         if table and column and "--" in line:
             yield table, column, line.partition("--")[2].strip()
             column = ""
+        if line.partition("--")[0].rstrip().endswith(";"):
+            table = ""
 
 
 async def test_every_column_is_explained_where_it_is_defined(connection: Connection) -> None:

@@ -1,35 +1,38 @@
 """The assessment: state as a pure function of evidence.
 
-For: the one writer of statuses. `assess` takes an invoice's terms, the facts known about its transfers, the view of
-each chain and the time, and returns what is true now: status, amounts, each payment's verdict, and what would have to
-happen for the answer to change (`wakeups`).
+For: the one writer of statuses. `assess` takes an invoice's terms, the facts known about its transfers, its refunds and
+people's decisions, the view of each chain and the time, and returns what is true now: status, amounts, each payment's
+and refund's verdict, and what would have to happen for the answer to change (`wakeups`).
 Holds true: the answer does not depend on the order in which facts were learned, on how often, or on earlier answers.
 Evidence that fits always wins over evidence that does not: nobody can spoil a paid invoice by sending junk to its
-address. Nothing final is said before the confirmation requirement is met.
+address, and dust changes nothing. Nothing final is said before the confirmation requirement is met.
 Must not: read a clock, know rows or JSON, or look at the stored status.
 
-How the status is found, first match wins (in time = first evidenced within window and grace):
-1. confirmed in time >= required (late   -> paid, or overpaid if all that is confirmed exceeds the tolerance above
-   money too where it is accepted)
-2. fulfilled, and 1 does not hold        -> review_required (a reversal after the goods left)
-3. in blocks in time >= required         -> confirming
-4. seen in time >= required              -> detected
-5. something that does not match         -> review_required
-6. late money makes it enough            -> late_paid
-7. something seen                        -> partially_paid while the window is open, underpaid after it
-8. nothing                               -> expired or canceled, or awaiting_payment, quoted, created
+How the status is found, first match wins (in time = first evidenced within window and grace, or decided to be so):
+1. a dispute is open                     -> disputed
+2. everything received was given back    -> refunded
+3. confirmed in time >= required (late   -> settled if a batch took it in, else paid, or overpaid if all that is
+   money too where it is accepted)          confirmed exceeds the tolerance above
+4. the goods, the batch or a refund left -> review_required (a reversal after something left the house)
+   and what paid for it does not stand
+5. in blocks in time >= required         -> confirming
+6. seen in time >= required              -> detected
+7. something that does not match         -> review_required
+8. late money makes it enough            -> late_paid
+9. something seen                        -> partially_paid while the window is open, underpaid after it
+10. nothing                              -> expired or canceled, or awaiting_payment, quoted, created
 
 Required is the asked amount less the tolerance below. Several options of one invoice add up as fractions of what each
-one asked; the fractions are exact. Each is measured by its own option's tolerance, so that more money never makes an
-invoice less paid. Money can come late on one network while another, slower one may still bring money in time. Until
-that one is scanned past the deadline too, late money shows as confirming, detected or partially_paid: from a verdict
-over the window there is no way back.
+one asked by the quote in force when the transfer was first evidenced; the fractions are exact. Each is measured by its
+own option's tolerance, so that more money never makes an invoice less paid. Assets are never mixed: what counts is the
+fraction of its own price that each brought (`core.shares`). Money can come late on one network while another, slower
+one may still bring money in time. Until that one is scanned past the deadline too, late money shows as confirming,
+detected or partially_paid: from a verdict over the window there is no way back.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -40,12 +43,14 @@ from tallystick.core.chain import (
     Anchor,
     Finality,
     NetworkView,
+    Requirement,
     canonical_anchor,
     confirmations,
     final_at_height,
     is_final,
 )
 from tallystick.core.invoice import (
+    DecisionKind,
     Facts,
     InvoiceTerms,
     LatePayment,
@@ -53,13 +58,12 @@ from tallystick.core.invoice import (
     OptionTerms,
     PaymentStatus,
     Status,
-    Tolerance,
     TransferFact,
     match_transfer,
 )
 from tallystick.core.money import AMOUNT_MAX
-
-BPS: Final = 10_000
+from tallystick.core.refund import DECIDED, RefundStatus, RefundVerdict, judge_refund
+from tallystick.core.shares import LIVE, Judged, Measure, Shares, Verdict, add_up
 
 
 class Marker(StrEnum):
@@ -74,6 +78,9 @@ class Marker(StrEnum):
 OUR_CLOCK: Final = ""
 """Stands for a network in a wakeup that waits for our own clock: nobody can pay yet, so no chain time matters."""
 
+MISMATCHES: Final = frozenset({Match.WRONG_ASSET, Match.WRONG_NETWORK, Match.UNATTRIBUTED_VALUE})
+"""Value that arrived and was not asked for like this: a person decides what it is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wakeup:
@@ -82,19 +89,6 @@ class Wakeup:
     network: str
     marker: Marker
     position: int
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What is true about one transfer now."""
-
-    transfer_id: str
-    match: Match
-    status: PaymentStatus
-    anchor: Anchor | None
-    confirmations: int
-    on_time: bool
-    replaced_by: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,47 +106,83 @@ class Assessment:
     """What is true about an invoice now.
 
     `amount_paid` is the confirmed value in units of the price, rounded down. `late` says that the window is closed
-    and the status rests on money first evidenced after it. `window_closed` is monotone in the facts.
+    and the status rests on money first evidenced after it. `window_closed` is monotone in the facts. `sufficient`:
+    what was asked is confirmed, in time or accepted. `too_much`: and more than the tolerance above, which nobody
+    decided to keep.
     """
 
     status: Status
     late: bool
     window_closed: bool
+    sufficient: bool
+    too_much: bool
     amount_paid: int
     options: tuple[OptionAmounts, ...]
     verdicts: tuple[Verdict, ...]
+    refunds: tuple[RefundVerdict, ...]
     wakeups: tuple[Wakeup, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Shares:
-    """Fractions of the invoice that are seen, in blocks and confirmed, in one measure."""
+class _Case:
+    """Everything the questions about the status are asked of."""
 
-    seen: Fraction
-    in_blocks: Fraction
-    confirmed: Fraction
+    terms: InvoiceTerms
+    facts: Facts
+    judged: Judged
+    closed: bool
+    set_aside: frozenset[str]  # being given back: pays no more
+    given_back: frozenset[str]  # was given back: not there any more
+    dismissed: frozenset[str]  # dealt with by a person
 
+    @property
+    def withdrawn(self) -> bool:
+        return self.facts.decisions.withdrawn
 
-_NOTHING: Final = _Shares(Fraction(0), Fraction(0), Fraction(0))
+    def shares(self, measure: Measure, *, without: frozenset[str], late_too: bool = True) -> Shares:
+        return add_up(
+            self.terms,
+            self.facts.decisions,
+            [(fact, verdict) for fact, verdict in self.judged if fact.id not in without],
+            measure,
+            late_too=late_too,
+        )
 
 
 def assess(terms: InvoiceTerms, facts: Facts, now: datetime) -> Assessment:
     """Judge the invoice. `now` is our clock (UTC); it matters only while no address has been issued."""
     transfers = sorted(_unique(facts.transfers), key=lambda fact: fact.key.tx_hash + fact.id)
-    judged = [(fact, _judge(terms, fact, facts)) for fact in transfers]
+    received = facts.decisions.named(DecisionKind.RECEIVE)
+    judged = [(fact, _judge(terms, fact, facts, received)) for fact in transfers]
+    refunds = tuple(
+        judge_refund(refund, facts.networks.get(refund.asset.network))
+        for refund in sorted(facts.refunds, key=lambda refund: refund.id)
+    )
     closed = _window_closed(terms, facts, now)
-    status, late = _status(terms, facts, judged, closed=closed)
-    asked = _shares(terms, judged, _as_asked)
-    enough = _shares(terms, judged, _as_required).seen >= 1
+    case = _Case(
+        terms,
+        facts,
+        judged,
+        closed,
+        set_aside=_being_given_back(facts, refunds),
+        given_back=_given_back(facts, refunds),
+        dismissed=facts.decisions.named(DecisionKind.DISMISS),
+    )
+    status, late, sufficient = _status(case)
+    asked = case.shares(Measure.ASKED, without=case.set_aside)
+    enough = case.shares(Measure.REQUIRED, without=case.set_aside).seen >= 1
     missing = Fraction(0) if enough else max(Fraction(0), 1 - asked.seen)
     return Assessment(
         status=status,
         late=late,
         window_closed=closed,
-        amount_paid=_value(terms, asked.confirmed),
+        sufficient=sufficient,
+        too_much=sufficient and _too_much(case),
+        amount_paid=_value(terms, case.shares(Measure.ASKED, without=frozenset()).confirmed),
         options=tuple(_amounts(option, judged, missing) for option in terms.options),
         verdicts=tuple(verdict for _, verdict in judged),
-        wakeups=_wakeups(terms, facts, judged, closed=closed),
+        refunds=refunds,
+        wakeups=_wakeups(case, refunds),
     )
 
 
@@ -161,7 +191,7 @@ def _unique(transfers: tuple[TransferFact, ...]) -> list[TransferFact]:
     return list({fact.key: fact for fact in transfers}.values())
 
 
-def _judge(terms: InvoiceTerms, fact: TransferFact, facts: Facts) -> Verdict:
+def _judge(terms: InvoiceTerms, fact: TransferFact, facts: Facts, received: frozenset[str]) -> Verdict:
     option = terms.option(fact.option_id)
     view = facts.networks.get(fact.key.network)
     anchor = canonical_anchor(fact.anchors)
@@ -182,88 +212,89 @@ def _judge(terms: InvoiceTerms, fact: TransferFact, facts: Facts) -> Verdict:
         status = PaymentStatus.ORPHANED
     return Verdict(
         transfer_id=fact.id,
-        match=match_transfer(option, fact.key.network, fact.asset),
+        match=match_transfer(option, fact.key, fact.asset),
         status=status,
         anchor=anchor,
         confirmations=confirmations(anchor, view) if view is not None else 0,
-        on_time=fact.first_evidence_at <= terms.deadline,
+        on_time=fact.first_evidence_at <= terms.deadline or fact.id in received,
         replaced_by=conflict.tx_hash if status is PaymentStatus.REPLACED and conflict is not None else None,
     )
 
 
-_LIVE: Final = frozenset({PaymentStatus.DETECTED, PaymentStatus.CONFIRMING, PaymentStatus.CONFIRMED})
-
-_Judged = list[tuple[TransferFact, Verdict]]
-_Measure = Callable[[Tolerance], Fraction]
-
-
-def _as_asked(_tolerance: Tolerance) -> Fraction:
-    """1 is exactly what was asked."""
-    return Fraction(1)
-
-
-def _as_required(tolerance: Tolerance) -> Fraction:
-    """1 is the least that is paid in full."""
-    return Fraction(BPS, BPS - tolerance.under_bps)
+def _being_given_back(facts: Facts, refunds: tuple[RefundVerdict, ...]) -> frozenset[str]:
+    """Transfers that no longer pay: returned, or on their way back by a refund that withdraws them."""
+    status = {verdict.refund_id: verdict.status for verdict in refunds}
+    return frozenset[str]().union(
+        *(
+            refund.transfer_ids
+            for refund in facts.refunds
+            if status[refund.id] is RefundStatus.COMPLETED
+            or (refund.withdraws and status[refund.id] in DECIDED)
+        )
+    )
 
 
-def _as_allowed(tolerance: Tolerance) -> Fraction:
-    """1 is the most that is not too much."""
-    return Fraction(BPS, BPS + tolerance.over_bps)
+def _given_back(facts: Facts, refunds: tuple[RefundVerdict, ...]) -> frozenset[str]:
+    """Transfers that were returned: the refund's own transfer is final."""
+    done = {verdict.refund_id for verdict in refunds if verdict.status is RefundStatus.COMPLETED}
+    return frozenset[str]().union(*(refund.transfer_ids for refund in facts.refunds if refund.id in done))
 
 
-def _shares(terms: InvoiceTerms, judged: _Judged, measure: _Measure, *, late_too: bool = True) -> _Shares:
-    """What came, as fractions of what each option asked, in the given measure of its tolerance."""
-    seen = in_blocks = confirmed = Fraction(0)
-    for fact, verdict in judged:
-        if (
-            verdict.match is not Match.MATCHED
-            or verdict.status not in _LIVE
-            or not (late_too or verdict.on_time)
-        ):
-            continue
-        option = terms.option(fact.option_id)
-        share = Fraction(fact.amount, option.amount_expected) * measure(option.tolerance)
-        seen += share
-        if verdict.anchor is not None or verdict.status is PaymentStatus.CONFIRMED:
-            in_blocks += share
-        if verdict.status is PaymentStatus.CONFIRMED:
-            confirmed += share
-    return _Shares(seen, in_blocks, confirmed)
+def _status(case: _Case) -> tuple[Status, bool, bool]:
+    """The status, whether it rests on late money, and whether the invoice is sufficiently paid.
+
+    The order of the questions is the module's docstring.
+    """
+    everything = case.shares(Measure.REQUIRED, without=case.set_aside)
+    in_time = _in_time(case)
+    accept = case.terms.late_payment is LatePayment.ACCEPT and not case.withdrawn
+    on_time = in_time.confirmed >= 1
+    sufficient = on_time or (accept and everything.confirmed >= 1)
+    if case.facts.decisions.dispute_open:
+        return Status.DISPUTED, False, sufficient
+    if _everything_returned(case):
+        return Status.REFUNDED, False, sufficient
+    if sufficient:
+        late = case.closed and not on_time
+        if case.facts.decisions.settled_at is not None:
+            return Status.SETTLED, late, True
+        return (Status.OVERPAID if _too_much(case) else Status.PAID), late, True
+    status, late = _status_of_too_little(case, in_time, everything)
+    return status, late, False
 
 
-def _status(terms: InvoiceTerms, facts: Facts, judged: _Judged, *, closed: bool) -> tuple[Status, bool]:
-    """The status, and whether it rests on late money. The order of the questions is the module's docstring."""
-    decisions = facts.decisions
-    canceled = decisions.canceled_at is not None
-    everything = _shares(terms, judged, _as_required)
-    # A canceled invoice asked for nothing: whatever comes is treated as late, and reviewed.
-    in_time = _NOTHING if canceled else _shares(terms, judged, _as_required, late_too=False)
-    too_much = _shares(terms, judged, _as_allowed).confirmed > 1
-    paid = Status.OVERPAID if too_much else Status.PAID
-    if in_time.confirmed >= 1:
-        return paid, False
-    accept = terms.late_payment is LatePayment.ACCEPT and not canceled
-    if accept and everything.confirmed >= 1:
-        return paid, closed
-    if decisions.fulfilled_at is not None:
+def _in_time(case: _Case) -> Shares:
+    """What counts as having come within the window. A withdrawn invoice asked for nothing."""
+    if case.withdrawn:
+        return Shares()
+    return case.shares(Measure.REQUIRED, without=case.set_aside, late_too=False)
+
+
+def _status_of_too_little(case: _Case, in_time: Shares, everything: Shares) -> tuple[Status, bool]:
+    """The status while what was asked is not confirmed, and whether it rests on late money."""
+    if _reversed_after_it_left(case):
         return Status.REVIEW_REQUIRED, False
     if in_time.in_blocks >= 1:
         return Status.CONFIRMING, False
     if in_time.seen >= 1:
         return Status.DETECTED, False
-    if any(_is_mismatch(verdict) for _, verdict in judged):
+    if any(_needs_review(case, fact, verdict) for fact, verdict in case.judged):
         return Status.REVIEW_REQUIRED, False
-    over = closed or canceled
-    if everything.seen >= 1 and over:
-        return Status.LATE_PAID, True
-    if everything.seen >= 1:
+    over = case.closed or case.withdrawn
+    if over:
+        # What is on its way back still tells how the invoice ended, until it has arrived.
+        kept = case.shares(Measure.REQUIRED, without=case.given_back)
+        if kept.seen >= 1:
+            return Status.LATE_PAID, True
+        if kept.significant:
+            return Status.UNDERPAID, False
+    elif everything.seen >= 1:
         return (Status.CONFIRMING if everything.in_blocks >= 1 else Status.DETECTED), False
-    if everything.seen > 0:
-        return (Status.UNDERPAID if over else Status.PARTIALLY_PAID), False
-    if canceled:
+    elif everything.significant:
+        return Status.PARTIALLY_PAID, False
+    if case.withdrawn:
         return Status.CANCELED, False
-    return _status_without_money(terms, closed=closed), False
+    return _status_without_money(case.terms, closed=case.closed), False
 
 
 def _status_without_money(terms: InvoiceTerms, *, closed: bool) -> Status:
@@ -274,8 +305,60 @@ def _status_without_money(terms: InvoiceTerms, *, closed: bool) -> Status:
     return Status.QUOTED if terms.options else Status.CREATED
 
 
-def _is_mismatch(verdict: Verdict) -> bool:
-    return verdict.match in (Match.WRONG_ASSET, Match.WRONG_NETWORK) and verdict.status in _LIVE
+def _too_much(case: _Case) -> bool:
+    """Whether more is confirmed than the tolerance above allows, and nobody decided that it may be kept."""
+    if case.shares(Measure.ALLOWED, without=case.set_aside).confirmed <= 1:
+        return False
+    there = {
+        fact.id
+        for fact, verdict in case.judged
+        if verdict.match is Match.MATCHED and verdict.status is PaymentStatus.CONFIRMED
+    }
+    return not any(
+        decision.kind is DecisionKind.KEEP and there <= decision.transfer_ids
+        for decision in case.facts.decisions.recorded
+    )
+
+
+def _everything_returned(case: _Case) -> bool:
+    """Whether all that is there was given back. In an open window a mismatch given back leaves the invoice payable."""
+    there = [
+        (fact, verdict)
+        for fact, verdict in case.judged
+        if _is_value(fact, verdict) and verdict.status in LIVE and fact.id not in case.dismissed
+    ]
+    if not there or any(fact.id not in case.given_back for fact, _ in there):
+        return False
+    over = case.closed or case.withdrawn
+    return over or any(verdict.match is Match.MATCHED for _, verdict in there)
+
+
+def _reversed_after_it_left(case: _Case) -> bool:
+    """Whether goods, a batch or a refund left against money that does not stand, and nobody has dealt with that."""
+    decisions = case.facts.decisions
+    left = decisions.fulfilled_at is not None or decisions.settled_at is not None
+    return any(
+        (left or fact.id in case.given_back)
+        and verdict.status is not PaymentStatus.CONFIRMED
+        and fact.id not in case.dismissed
+        and _is_value(fact, verdict)
+        for fact, verdict in case.judged
+    )
+
+
+def _is_value(fact: TransferFact, verdict: Verdict) -> bool:
+    """Whether a transfer means anything: not junk, not dust, not moved among the merchant's own addresses."""
+    return verdict.match is not Match.UNSUPPORTED_TOKEN and not fact.is_dust and not fact.internal
+
+
+def _needs_review(case: _Case, fact: TransferFact, verdict: Verdict) -> bool:
+    decided = case.facts.decisions.named(DecisionKind.ACCEPT, DecisionKind.CREDIT)
+    return (
+        verdict.match in MISMATCHES
+        and verdict.status in LIVE
+        and _is_value(fact, verdict)
+        and fact.id not in case.dismissed | case.set_aside | decided
+    )
 
 
 def _window_closed(terms: InvoiceTerms, facts: Facts, now: datetime) -> bool:
@@ -298,11 +381,16 @@ def _scanned_past(view: NetworkView | None, moment: datetime) -> bool:
     return view is not None and view.scanned_until is not None and view.scanned_until > moment
 
 
-def _amounts(option: OptionTerms, judged: _Judged, missing: Fraction) -> OptionAmounts:
+def _amounts(option: OptionTerms, judged: Judged, missing: Fraction) -> OptionAmounts:
     """Amounts of one option; `missing` is the fraction of the whole invoice still to be paid."""
     detected = received = 0
     for fact, verdict in judged:
-        if fact.option_id == option.id and verdict.match is Match.MATCHED and verdict.status in _LIVE:
+        if (
+            fact.option_id == option.id
+            and verdict.match is Match.MATCHED
+            and verdict.status in LIVE
+            and not fact.internal
+        ):
             detected += fact.amount
             received += fact.amount if verdict.status is PaymentStatus.CONFIRMED else 0
     return OptionAmounts(option.id, detected, received, math.ceil(missing * option.amount_expected))
@@ -313,23 +401,34 @@ def _value(terms: InvoiceTerms, share: Fraction) -> int:
     return min(AMOUNT_MAX, math.floor(share * terms.price.amount))
 
 
-def _wakeups(terms: InvoiceTerms, facts: Facts, judged: _Judged, *, closed: bool) -> tuple[Wakeup, ...]:
+_MARKER: Final = {
+    Finality.DEPTH: Marker.TIP,
+    Finality.SAFE: Marker.SAFE,
+    Finality.FINALIZED: Marker.FINALIZED,
+}
+
+
+def _wakeups(case: _Case, refunds: tuple[RefundVerdict, ...]) -> tuple[Wakeup, ...]:
     """When the answer can change without a new fact: a depth or finality reached, or the window's end."""
+    terms, facts = case.terms, case.facts
     found: set[Wakeup] = set()
-    for fact, verdict in judged:
+    for fact, verdict in case.judged:
         if verdict.status is PaymentStatus.CONFIRMING and verdict.anchor is not None:
             requirement = terms.option(fact.option_id).requirement
-            marker = {
-                Finality.DEPTH: Marker.TIP,
-                Finality.SAFE: Marker.SAFE,
-                Finality.FINALIZED: Marker.FINALIZED,
-            }
-            height = final_at_height(verdict.anchor, requirement)
-            found.add(Wakeup(fact.key.network, marker[requirement.finality], height))
-    if not closed and facts.decisions.canceled_at is None:
+            found.add(_when_final(fact.key.network, verdict.anchor, requirement))
+    refund_facts = {refund.id: refund for refund in facts.refunds}
+    for refund in refunds:
+        if refund.status is RefundStatus.CONFIRMING and refund.anchor is not None:
+            about = refund_facts[refund.refund_id]
+            found.add(_when_final(about.asset.network, refund.anchor, about.requirement))
+    if not case.closed and not case.withdrawn:
         networks = _paying_networks(terms)
         waiting = [name for name in networks if not _scanned_past(facts.networks.get(name), terms.deadline)]
         found |= {Wakeup(name, Marker.TIME, int(terms.deadline.timestamp())) for name in waiting}
         if not networks:
             found.add(Wakeup(OUR_CLOCK, Marker.TIME, int(terms.expires_at.timestamp())))
     return tuple(sorted(found, key=lambda wakeup: (wakeup.network, wakeup.marker, wakeup.position)))
+
+
+def _when_final(network: str, anchor: Anchor, requirement: Requirement) -> Wakeup:
+    return Wakeup(network, _MARKER[requirement.finality], final_at_height(anchor, requirement))

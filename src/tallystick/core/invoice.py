@@ -7,12 +7,14 @@ Must not: decide anything (that is `assess`), or know rows, JSON or HTTP.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Final
 
-from tallystick.core.chain import Anchor, CreditKey, NetworkView, Requirement
+from tallystick.core.chain import Anchor, Channel, CreditKey, NetworkView, Requirement
 from tallystick.core.money import Asset, Price
+from tallystick.core.refund import RefundFact
 
 
 class Status(StrEnum):
@@ -69,7 +71,14 @@ class Match(StrEnum):
     MATCHED = "matched"
     WRONG_ASSET = "wrong_asset"
     WRONG_NETWORK = "wrong_network"
+    UNATTRIBUTED_VALUE = (
+        "unattributed_value"  # a balance that no transfer explains: a person decides what it is
+    )
     UNSUPPORTED_TOKEN = "unsupported_token"  # noqa: S105  # a token of value, no secret
+
+
+DUST_PER_COIN: Final = 100_000
+"""A transfer of less than one coin divided by this is dust."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +90,19 @@ class Tolerance:
 
 
 @dataclass(frozen=True, slots=True)
+class EarlierQuote:
+    """An amount that was asked before, and until when it was in force."""
+
+    amount_expected: int
+    ended_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class OptionTerms:
-    """One way to pay: asset, asked amount in its base units, and the rule that makes a transfer confirmed."""
+    """One way to pay: asset, asked amount in its base units, and the rule that makes a transfer confirmed.
+
+    `amount_expected` is the quote in force; `earlier` holds those before it, oldest first.
+    """
 
     id: str
     asset: Asset
@@ -90,6 +110,14 @@ class OptionTerms:
     requirement: Requirement
     tolerance: Tolerance
     active: bool
+    earlier: tuple[EarlierQuote, ...] = ()
+
+    def asked_at(self, moment: datetime) -> int:
+        """Base units asked by the quote in force at `moment`; before the first quote, what that asked."""
+        for quote in self.earlier:
+            if moment < quote.ended_at:
+                return quote.amount_expected
+        return self.amount_expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +144,67 @@ class InvoiceTerms:
         raise KeyError(option_id)
 
 
+class DecisionKind(StrEnum):
+    """What a person can decide about an invoice and the transfers to it. Each is a fact; none names a status."""
+
+    ACCEPT = (
+        "accept"  # these transfers count as exactly what was asked, in time, as long as all of them stand
+    )
+    CREDIT = "credit"  # these transfers count for `value`, in time, as long as all of them stand
+    DISMISS = (
+        "dismiss"  # these transfers are dealt with: neither a mismatch nor a reversal of them needs review
+    )
+    KEEP = "keep"  # what these transfers bring above the tolerance is the merchant's to keep
+    RECEIVE = (
+        "receive"  # these transfers came for another invoice and were attached to this one: they are in time
+    )
+    SEND = "send"  # these transfers were attached to another invoice: history only, they are no facts here any more
+    OPEN_DISPUTE = "open_dispute"  # the customer or the merchant disputes the payment
+    RESOLVE_DISPUTE = "resolve_dispute"  # it is settled between them
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One decision. `value` is in units of the price, for CREDIT only. `number` is its place in the order they came."""
+
+    number: int
+    kind: DecisionKind
+    transfer_ids: frozenset[str] = frozenset()
+    value: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Decisions:
     """What people decided about an invoice. Facts, like transfers: once recorded, never removed."""
 
     canceled_at: datetime | None = None
     fulfilled_at: datetime | None = None
+    settled_at: datetime | None = None
+    recorded: tuple[Decision, ...] = ()
+
+    def named(self, *kinds: DecisionKind) -> frozenset[str]:
+        """Transfers named by any decision of these kinds."""
+        return frozenset[str]().union(*(one.transfer_ids for one in self.recorded if one.kind in kinds))
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether the invoice is canceled, and nobody decided since that a payment to it counts all the same."""
+        counted = self.named(DecisionKind.ACCEPT, DecisionKind.CREDIT, DecisionKind.RECEIVE)
+        return self.canceled_at is not None and not counted
+
+    @property
+    def dispute_open(self) -> bool:
+        """Whether the last word about a dispute was that there is one."""
+        words = [
+            one
+            for one in self.recorded
+            if one.kind in (DecisionKind.OPEN_DISPUTE, DecisionKind.RESOLVE_DISPUTE)
+        ]
+        return bool(words) and max(words, key=_number).kind is DecisionKind.OPEN_DISPUTE
+
+
+def _number(decision: Decision) -> int:
+    return decision.number
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +221,8 @@ class TransferFact:
 
     `asset` is None for a token that nobody configured. `first_evidence_at` is the chain time of the first block
     that ever held it (or of its sighting in the mempool): it decides whether it is on time, for good.
-    `in_mempool` is whether the network's node shows it outside any block now.
+    `in_mempool` is whether the network's node shows it outside any block now. `internal` says that the same merchant
+    sent it from another issued address: coins moved among one's own are evidence, not income.
     """
 
     id: str
@@ -150,6 +234,16 @@ class TransferFact:
     anchors: tuple[Anchor, ...]
     conflicts: tuple[Conflict, ...] = ()
     in_mempool: bool = False
+    internal: bool = False
+
+    @property
+    def is_dust(self) -> bool:
+        """Whether it is too little to mean anything, whatever the asset is worth: less than
+        a hundred-thousandth of a coin.
+
+        Anybody can send dust to an address; it is kept as evidence, and changes no state (F-TOKEN-2).
+        """
+        return self.asset is not None and self.amount * DUST_PER_COIN < 10**self.asset.decimals
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +253,15 @@ class Facts:
     transfers: tuple[TransferFact, ...]
     decisions: Decisions
     networks: dict[str, NetworkView]
+    refunds: tuple[RefundFact, ...] = field(default=())
 
 
-def match_transfer(option: OptionTerms, network: str, asset: Asset | None) -> Match:
-    """Relate what arrived to what the address was issued for. Precedence: unknown token, network, asset."""
+def match_transfer(option: OptionTerms, key: CreditKey, asset: Asset | None) -> Match:
+    """Relate what arrived to what the address was issued for. Precedence: unknown token, network, asset, origin."""
     if asset is None:
         return Match.UNSUPPORTED_TOKEN
-    if network != option.asset.network:
+    if key.network != option.asset.network:
         return Match.WRONG_NETWORK
-    return Match.MATCHED if asset.key == option.asset.key else Match.WRONG_ASSET
+    if asset.key != option.asset.key:
+        return Match.WRONG_ASSET
+    return Match.UNATTRIBUTED_VALUE if key.channel is Channel.BALANCE else Match.MATCHED

@@ -17,12 +17,13 @@ Four groups, by what may still change them:
   chain time is remembered as a high-water mark, a closed window stays closed: from expired, underpaid, late_paid and
   canceled nothing leads back to awaiting_payment or partially_paid.
 * *Books closed*: settled, refunded. They are left by the named exceptional edges only: a reversal (to review_required),
-  a dispute, and a refund after settlement.
+  a dispute, and a refund after settlement. From refunded also new money leads on, and a reorganisation that takes the
+  refund's own transaction: then what had arrived is there again, and the status is what the evidence says.
 
 Two ways have stops in between, so that the history reads as it happened. An invoice that was just created walks through
 quoted and awaiting_payment. Money that came late walks through expired (underpaid where a part came in time) and
 late_paid, even when one block brings both the end of the window and the money, and even when the merchant accepts late
-money at once.
+money at once. What a person decided leads straight to where it leads.
 
 Holds true: every status of the public contract is in the table; an edge not in the table is never written.
 Must not: read facts. The documentation's diagram is generated from this table (`diagram`), and a test compares them.
@@ -70,7 +71,16 @@ class Reason(StrEnum):
     REORGANIZED = "reorganized"
     REPLACED = "replaced"
     REVERSED_AFTER_FULFILLMENT = "reversed_after_fulfillment"
+    REVERSED_AFTER_SETTLEMENT = "reversed_after_settlement"
+    REVERSED_AFTER_REFUND = "reversed_after_refund"
+    VANISHED = "vanished"
     CANCELED = "canceled"
+    DECIDED = "decided"
+    DISPUTE_OPENED = "dispute_opened"
+    DISPUTE_RESOLVED = "dispute_resolved"
+    REFUND_COMPLETED = "refund_completed"
+    REFUND_REORGANIZED = "refund_reorganized"
+    SETTLED = "settled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +146,10 @@ _MONEY_COMING: Final = frozenset({S.DETECTED, S.PARTIALLY_PAID, S.CONFIRMING})
 _PAID: Final = frozenset({S.PAID, S.OVERPAID})
 _SHORT: Final = frozenset({S.UNDERPAID, S.EXPIRED})
 _DECIDED_BY_PEOPLE: Final = frozenset({S.REVIEW_REQUIRED, S.DISPUTED})
-_FROM_MONEY_COMING: Final = _MONEY_COMING | _PAID | _SHORT | _DECIDED_BY_PEOPLE | {S.AWAITING_PAYMENT}
+_FROM_MONEY_COMING: Final = (
+    _MONEY_COMING | _PAID | _SHORT | _DECIDED_BY_PEOPLE | {S.AWAITING_PAYMENT, S.REFUNDED}
+)
+_WITH_MONEY: Final = _FROM_MONEY_COMING | {S.LATE_PAID, S.SETTLED}
 
 EDGES: Final[dict[Status, frozenset[Status]]] = {
     S.CREATED: frozenset({S.QUOTED, S.EXPIRED, S.CANCELED}),
@@ -144,39 +157,24 @@ EDGES: Final[dict[Status, frozenset[Status]]] = {
     S.AWAITING_PAYMENT: _MONEY_COMING | _PAID | _SHORT | {S.CANCELED, S.REVIEW_REQUIRED},
     S.DETECTED: _FROM_MONEY_COMING - {S.DETECTED},
     S.PARTIALLY_PAID: _FROM_MONEY_COMING - {S.PARTIALLY_PAID},
-    S.CONFIRMING: _FROM_MONEY_COMING - {S.CONFIRMING},
+    S.CONFIRMING: _FROM_MONEY_COMING - {S.CONFIRMING} | {S.LATE_PAID},
     # A reversal leads back to what the remaining evidence says.
-    S.PAID: (
-        _MONEY_COMING
-        | _SHORT
-        | _DECIDED_BY_PEOPLE
-        | {S.OVERPAID, S.LATE_PAID, S.AWAITING_PAYMENT, S.SETTLED, S.REFUNDED}
-    ),
-    S.OVERPAID: (
-        _MONEY_COMING
-        | _SHORT
-        | _DECIDED_BY_PEOPLE
-        | {S.PAID, S.LATE_PAID, S.AWAITING_PAYMENT, S.SETTLED, S.REFUNDED}
-    ),
-    # Closed windows: improved by evidence that turns out to be on time or by late money, never reopened.
+    S.PAID: _WITH_MONEY - {S.PAID},
+    S.OVERPAID: _WITH_MONEY - {S.OVERPAID},
+    # Closed windows: improved by evidence that turns out to be on time, by late money or by a person, never reopened.
     S.UNDERPAID: (
         _PAID
         | _DECIDED_BY_PEOPLE
         | {S.DETECTED, S.CONFIRMING, S.EXPIRED, S.LATE_PAID, S.REFUNDED, S.CANCELED}
     ),
-    S.EXPIRED: _PAID | {S.DETECTED, S.CONFIRMING, S.UNDERPAID, S.LATE_PAID, S.REVIEW_REQUIRED},
+    S.EXPIRED: _PAID | {S.DETECTED, S.CONFIRMING, S.UNDERPAID, S.LATE_PAID, S.REVIEW_REQUIRED, S.REFUNDED},
     S.LATE_PAID: (_PAID | _SHORT | _DECIDED_BY_PEOPLE | {S.DETECTED, S.CONFIRMING, S.REFUNDED, S.CANCELED}),
     S.CANCELED: frozenset({S.LATE_PAID, S.UNDERPAID, S.REVIEW_REQUIRED}),
-    S.REVIEW_REQUIRED: (
-        _MONEY_COMING
-        | _PAID
-        | _SHORT
-        | {S.AWAITING_PAYMENT, S.LATE_PAID, S.DISPUTED, S.SETTLED, S.REFUNDED, S.CANCELED}
-    ),
-    S.DISPUTED: _PAID | _SHORT | {S.LATE_PAID, S.REVIEW_REQUIRED, S.SETTLED, S.REFUNDED},
+    S.REVIEW_REQUIRED: _WITH_MONEY - {S.REVIEW_REQUIRED} | {S.CANCELED},
+    S.DISPUTED: _WITH_MONEY - {S.DISPUTED} | {S.CANCELED},
     # Exceptional edges: books are closed, only a reversal, a dispute or a refund leads on.
     S.SETTLED: frozenset({S.REVIEW_REQUIRED, S.DISPUTED, S.REFUNDED}),
-    S.REFUNDED: frozenset({S.REVIEW_REQUIRED}),
+    S.REFUNDED: _WITH_MONEY - {S.REFUNDED},
 }
 
 _FIRST_STEPS: Final = (S.CREATED, S.QUOTED, S.AWAITING_PAYMENT)

@@ -19,7 +19,10 @@ from tallystick.core.chain import Anchor, BlockRef, Channel, CreditKey, Finality
 from tallystick.core.errors import StaleWrite
 from tallystick.core.invoice import (
     Conflict,
+    Decision,
+    DecisionKind,
     Decisions,
+    EarlierQuote,
     Facts,
     InvoiceTerms,
     LatePayment,
@@ -32,6 +35,7 @@ from tallystick.core.invoice import (
     TransferFact,
 )
 from tallystick.core.money import Asset, Price
+from tallystick.core.refund import RefundFact, RefundStatus
 from tallystick.db.sql import Connection, Record, load
 
 SQL: Final = load("invoices")
@@ -109,6 +113,8 @@ class StoredInvoice:
     updated_at: datetime
     options: tuple[StoredOption, ...]
     transfers: tuple[StoredTransfer, ...] = field(default=())
+    refunds: tuple[RefundFact, ...] = field(default=())
+    settlement_id: str | None = None
 
     @property
     def id(self) -> str:
@@ -118,14 +124,17 @@ class StoredInvoice:
     @property
     def networks(self) -> set[str]:
         """Networks whose view matters when this invoice is judged."""
-        return {option.terms.asset.network for option in self.options} | {
-            transfer.fact.key.network for transfer in self.transfers
-        }
+        return (
+            {option.terms.asset.network for option in self.options}
+            | {transfer.fact.key.network for transfer in self.transfers}
+            | {refund.asset.network for refund in self.refunds}
+        )
 
     def facts(self, views: dict[str, NetworkView]) -> Facts:
         """What is known, for the assessment."""
         relevant = {name: view for name, view in views.items() if name in self.networks}
-        return Facts(tuple(transfer.fact for transfer in self.transfers), self.decisions, relevant)
+        transfers = tuple(transfer.fact for transfer in self.transfers)
+        return Facts(transfers, self.decisions, relevant, self.refunds)
 
 
 async def networks_of(connection: Connection, ids: Sequence[str]) -> list[str]:
@@ -144,6 +153,7 @@ async def read_invoices(
     rows = await statement.all(connection, ids=wanted)
     options = _grouped(await SQL.options_of.all(connection, ids=wanted), "invoice_id")
     transfers = _grouped(await SQL.transfers_of.all(connection, ids=wanted), "invoice_id")
+    recorded = {row["id"]: row for row in await SQL.recorded_of.all(connection, ids=wanted)}
     anchors: dict[str, list[Record]] = {}
     conflicts: dict[str, list[Record]] = {}
     if transfers:
@@ -157,6 +167,7 @@ async def read_invoices(
                 _transfer(transfer, anchors.get(transfer["id"], []), conflicts.get(transfer["id"], []))
                 for transfer in transfers.get(row["id"], ())
             ),
+            recorded.get(row["id"]),
         )
         for row in rows
     ]
@@ -170,8 +181,13 @@ def _grouped(rows: list[Record], column: str) -> dict[str, list[Record]]:
 
 
 def _invoice(
-    row: Record, options: tuple[StoredOption, ...], transfers: tuple[StoredTransfer, ...]
+    row: Record,
+    options: tuple[StoredOption, ...],
+    transfers: tuple[StoredTransfer, ...],
+    recorded: Record | None,
 ) -> StoredInvoice:
+    decided = (recorded["decisions"] if recorded is not None else None) or []
+    refunds = (recorded["refunds"] if recorded is not None else None) or []
     terms = InvoiceTerms(
         id=row["id"],
         price=Price(row["amount"], row["currency"], row["decimals"]),
@@ -188,7 +204,12 @@ def _invoice(
         sequence=row["sequence"],
         event_sequence=row["event_sequence"],
         amount_paid=row["amount_paid"],
-        decisions=Decisions(row["canceled_at"], row["fulfilled_at"]),
+        decisions=Decisions(
+            row["canceled_at"],
+            row["fulfilled_at"],
+            row["settled_at"],
+            tuple(_decision(one) for one in decided),
+        ),
         fulfillment=row["fulfillment"],
         product_type=row["product_type"],
         customer=row["customer"],
@@ -199,6 +220,32 @@ def _invoice(
         updated_at=row["updated_at"],
         options=options,
         transfers=transfers,
+        refunds=tuple(_refund(one) for one in refunds),
+        settlement_id=row["settlement_id"],
+    )
+
+
+def _decision(row: dict[str, Any]) -> Decision:
+    return Decision(row["number"], DecisionKind(row["kind"]), frozenset(row["transfer_ids"]), row["value"])
+
+
+def _refund(row: dict[str, Any]) -> RefundFact:
+    return RefundFact(
+        id=row["id"],
+        status=RefundStatus(row["status"]),
+        asset=Asset(row["network"], row["symbol"], row["decimals"], row["contract"]),
+        amount=row["amount"],
+        requirement=Requirement(Finality(row["finality"]), row["confirmations"] or 1),
+        transfer_ids=frozenset(row["transfer_ids"]),
+        withdraws=row["withdraws"],
+        anchors=tuple(
+            Anchor(
+                BlockRef(one["hash"], one["height"]),
+                datetime.fromisoformat(one["time"]),
+                one["in_best_chain"],
+            )
+            for one in row["anchors"] or ()
+        ),
     )
 
 
@@ -212,6 +259,10 @@ def _option(row: Record) -> StoredOption:
         ),
         tolerance=Tolerance(row["tolerance_under_bps"], row["tolerance_over_bps"]),
         active=row["address"] is not None,
+        earlier=tuple(
+            EarlierQuote(one["amount"], datetime.fromisoformat(one["ended_at"]))
+            for one in row["earlier"] or ()
+        ),
     )
     return StoredOption(
         terms=terms,
@@ -254,6 +305,8 @@ def _transfer(row: Record, anchors: list[Record], conflicts: list[Record]) -> St
             first_evidence_at=row["first_evidence_at"],
             anchors=tuple(_anchor(anchor) for anchor in anchors),
             conflicts=tuple(Conflict(conflict["tx_hash"], _anchor(conflict)) for conflict in conflicts),
+            in_mempool=row["in_mempool"],
+            internal=row["internal"],
         ),
         family=row["family"],
         sender=row["sender"],

@@ -29,6 +29,7 @@ from tallystick.db import invoices as store
 from tallystick.db import networks as network_store
 from tallystick.db.sql import Connection
 from tallystick.services import objects
+from tallystick.services.cases import Look, update_cases
 from tallystick.services.context import Actor, Context
 from tallystick.services.events import INVOICES_CHANNEL, NewEvent, notify, publish
 from tallystick.services.evidence import Circumstances, evidence_of, reason_of
@@ -43,7 +44,9 @@ class CauseKind(StrEnum):
     REQUEST = "request"  # a merchant, an operator or a customer asked for something
     BLOCK = "block"  # a block was connected
     REORG = "reorg"  # blocks left the best chain
+    MEMPOOL = "mempool"  # a node shows, or no longer shows, something outside any block
     CLOCK = "clock"  # a window may have closed
+    DECISION = "decision"  # a person decided about what arrived
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ class Changes:
     payments: list[store.PaymentWrite] = field(default_factory=list)
     wakeups: dict[str, tuple[Wakeup, ...]] = field(default_factory=dict)
     events: list[NewEvent] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
     closed_with_open_options: list[str] = field(default_factory=list)
 
 
@@ -89,6 +93,7 @@ async def save(connection: Connection, ctx: Context, changes: Changes, now: date
     if changes.closed_with_open_options:
         await store.SQL.expire_options.run(connection, ids=changes.closed_with_open_options)
     await publish(connection, ctx, changes.events, at=now)
+    await update_cases(connection, ctx, changes.looks, now)
     await notify(connection, [(INVOICES_CHANNEL, write.id) for write in changes.invoices])
 
 
@@ -106,14 +111,20 @@ def decide(
     if judged.window_closed and any(option.status is OptionStatus.QUOTED for option in invoice.options):
         changes.closed_with_open_options.append(invoice.id)
     payments = _payment_changes(ctx, invoice, judged, changes)
+    shown = _with_payments(invoice, payments, now)
     way = steps(invoice.status, judged.status, late=judged.late)
+    if invoice.transfers or invoice.refunds:
+        last = invoice.sequence + len(way)
+        changes.looks.append(Look(shown, judged, _reversed(invoice, payments), last))
     if not way and not payments and judged.amount_paid == invoice.amount_paid:
         return judged
-    shown = _with_payments(invoice, payments, now)
     around = Circumstances(
         reorganised=cause.kind is CauseKind.REORG,
+        vanished=cause.kind is CauseKind.MEMPOOL,
+        decided=cause.kind is CauseKind.DECISION,
         became=frozenset(change.write.status for change in payments.values()),
         fulfilled=invoice.decisions.fulfilled_at is not None,
+        settled=invoice.decisions.settled_at is not None,
     )
     writer = _StepWriter(ctx, shown, judged, views, cause, around, now)
     for status in way:
@@ -183,7 +194,9 @@ def _payment_changes(
     for transfer in invoice.transfers:
         verdict = verdicts[transfer.fact.id]
         known = transfer.payment
-        if verdict.match is Match.UNSUPPORTED_TOKEN or (known is not None and known.status is verdict.status):
+        if transfer.fact.internal or verdict.match is Match.UNSUPPORTED_TOKEN:
+            continue
+        if known is not None and known.status is verdict.status:
             continue
         types = _payment_events(known.status if known is not None else None, verdict.status)
         first = known.event_sequence if known is not None else 0
@@ -213,6 +226,21 @@ def _payment_changes(
             for number, event_type in enumerate(types, start=1)
         )
     return found
+
+
+_COUNTED: Final = frozenset({Status.PAID, Status.OVERPAID, Status.SETTLED, Status.REFUNDED, Status.DISPUTED})
+
+
+def _reversed(invoice: store.StoredInvoice, changed: dict[str, _PaymentChange]) -> frozenset[str]:
+    """Transfers that had counted towards an invoice that was paid, and do not stand any more."""
+    if invoice.status not in _COUNTED and invoice.decisions.fulfilled_at is None:
+        return frozenset()
+    return frozenset(
+        transfer_id
+        for transfer_id, change in changed.items()
+        if change.write.old_status is PaymentStatus.CONFIRMED
+        and change.write.status is not PaymentStatus.CONFIRMED
+    )
 
 
 def _payment_events(old: PaymentStatus | None, new: PaymentStatus) -> list[str]:

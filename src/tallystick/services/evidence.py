@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tallystick.chains.families import FAMILIES
-from tallystick.core.assess import Assessment, Verdict
+from tallystick.core.assess import Assessment
 from tallystick.core.chain import NetworkView
 from tallystick.core.invoice import Match, PaymentStatus, Status
 from tallystick.core.money import format_units
+from tallystick.core.shares import Verdict
 from tallystick.core.transitions import Reason
 from tallystick.db.invoices import StoredInvoice, StoredTransfer
 
@@ -31,6 +32,8 @@ _ORDER: Final = {
     Status.CONFIRMING: 4,
     Status.PAID: 5,
     Status.OVERPAID: 6,
+    Status.SETTLED: 7,
+    Status.REFUNDED: 7,
 }
 
 _FORWARD: Final = {
@@ -46,27 +49,54 @@ _FORWARD: Final = {
     Status.LATE_PAID: Reason.LATE_PAYMENT,
     Status.REVIEW_REQUIRED: Reason.MISMATCHED_PAYMENT,
     Status.CANCELED: Reason.CANCELED,
+    Status.DISPUTED: Reason.DISPUTE_OPENED,
+    Status.REFUNDED: Reason.REFUND_COMPLETED,
+    Status.SETTLED: Reason.SETTLED,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What else the word depends on: whether blocks left the best chain, what payments became by it, and decisions."""
+    """What else the word depends on: what took evidence away, what payments became by it, and decisions."""
 
-    reorganised: bool
+    reorganised: bool  # blocks left the best chain
+    vanished: bool  # a node stopped showing what was outside any block
+    decided: bool  # a person decided something about the payment
     became: frozenset[PaymentStatus]
     fulfilled: bool
+    settled: bool
 
 
 def reason_of(before: Status, after: Status, judged: Assessment, around: Circumstances) -> Reason:
-    """The published word for the step from `before` to `after`. Only a reorganisation takes evidence away."""
-    if around.reorganised and _ORDER.get(after, 0) < _ORDER.get(before, 0):
-        if after is Status.REVIEW_REQUIRED and around.fulfilled:
-            return Reason.REVERSED_AFTER_FULFILLMENT
-        return Reason.REPLACED if PaymentStatus.REPLACED in around.became else Reason.REORGANIZED
+    """The published word for the step from `before` to `after`. Only the chain takes evidence away."""
+    if after in (Status.DISPUTED, Status.REFUNDED, Status.SETTLED) and before is not Status.DISPUTED:
+        return _FORWARD[after]
+    if around.decided:
+        return Reason.DISPUTE_RESOLVED if before is Status.DISPUTED else Reason.DECIDED
+    if around.reorganised or around.vanished:
+        taken = _taken_away(before, after, around)
+        if taken is not None:
+            return taken
     if judged.late and after in (Status.PAID, Status.OVERPAID):
         return Reason.LATE_PAYMENT_ACCEPTED
     return _FORWARD[after]
+
+
+def _taken_away(before: Status, after: Status, around: Circumstances) -> Reason | None:
+    """The word where the chain took something away; None where it did not."""
+    if PaymentStatus.REPLACED in around.became and _ORDER.get(after, 0) < _ORDER.get(before, 0):
+        replaced = Reason.REPLACED
+    else:
+        replaced = Reason.VANISHED if around.vanished else Reason.REORGANIZED
+    if after is Status.REVIEW_REQUIRED and _ORDER.get(after, 0) < _ORDER.get(before, 0):
+        if before is Status.REFUNDED:
+            return Reason.REVERSED_AFTER_REFUND
+        if around.settled:
+            return Reason.REVERSED_AFTER_SETTLEMENT
+        return Reason.REVERSED_AFTER_FULFILLMENT if around.fulfilled else replaced
+    if before is Status.REFUNDED:
+        return Reason.REFUND_REORGANIZED
+    return replaced if _ORDER.get(after, 0) < _ORDER.get(before, 0) else None
 
 
 def evidence_of(

@@ -156,6 +156,27 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "fr
     at: datetime
 
 
+class ExceptionObject(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that needs a person: what is the matter, who has it, what they can do, and what was decided."""
+
+    id: str
+    object: str = "exception"
+    kind: str
+    meaning: str
+    invoice_id: str | None
+    order_id: str | None
+    subject: str | None
+    payment_ids: list[str]
+    owner: str
+    status: str
+    next_action: NextAction
+    actions: list[str]
+    detail: dict[str, Any]
+    opened_at: datetime
+    resolution: dict[str, Any] | None
+    resolved_at: datetime | None
+
+
 class AssetObject(msgspec.Struct, frozen=True, kw_only=True):
     """A token that counts on a network."""
 

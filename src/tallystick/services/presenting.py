@@ -12,10 +12,11 @@ from typing import Any, Final
 import msgspec
 
 from tallystick.chains.families import FAMILIES
-from tallystick.core.assess import Assessment, Verdict
+from tallystick.core.assess import Assessment
 from tallystick.core.chain import Finality
 from tallystick.core.invoice import Match, Status
 from tallystick.core.money import format_price, format_units
+from tallystick.core.shares import Verdict
 from tallystick.core.transitions import MEANINGS
 from tallystick.db.invoices import StoredInvoice, StoredOption, StoredTransfer
 from tallystick.services import objects
@@ -50,7 +51,7 @@ def invoice_object(
         canceled_at=stored.decisions.canceled_at,
         fulfilled_at=stored.decisions.fulfilled_at,
         fulfillment=stored.fulfillment,
-        settlement_id=None,
+        settlement_id=stored.settlement_id,
         expires_at=stored.terms.expires_at,
         created_at=stored.created_at,
         updated_at=updated_at,

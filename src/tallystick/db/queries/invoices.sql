@@ -14,9 +14,14 @@ WHERE i.id = ANY(:ids::text[])
 ORDER BY i.id;
 
 -- name: options_of
--- Options in the merchant's order, each with its quote in force and where its address comes from.
+-- Options in the merchant's order, each with its quote in force, those before it, and where its address comes from.
 SELECT o.*, q.rate, q.source AS rate_source, q.quoted_at, q.expires_at AS quote_expires_at,
-       a.wallet_id, a.derivation_index, n.family
+       a.wallet_id, a.derivation_index, n.family,
+       CASE WHEN o.quote_number > 1 THEN (
+           SELECT json_agg(json_build_object('amount', e.amount_expected, 'ended_at', f.quoted_at) ORDER BY e.number)
+           FROM quotes AS e JOIN quotes AS f ON f.option_id = e.option_id AND f.number = e.number + 1
+           WHERE e.option_id = o.id AND e.number < o.quote_number
+       ) END AS earlier
 FROM payment_options AS o
 JOIN networks AS n ON n.name = o.network
 JOIN quotes AS q ON q.option_id = o.id AND q.number = o.quote_number
@@ -30,10 +35,35 @@ SELECT DISTINCT network FROM payment_options WHERE invoice_id = ANY(:ids::text[]
 
 -- name: transfers_of
 -- Transfers to addresses of these invoices, each with its payment where it has one.
-SELECT t.*, n.family, p.id AS payment_id, p.match, p.status AS payment_status, p.event_sequence, p.confirmed_at
+SELECT t.*, n.family,
+       EXISTS (SELECT 1 FROM sightings AS s WHERE s.transfer_id = t.id AND s.gone_at IS NULL) AS in_mempool, p.id AS payment_id, p.match, p.status AS payment_status, p.event_sequence, p.confirmed_at
 FROM transfers AS t JOIN networks AS n ON n.name = t.network LEFT JOIN payments AS p ON p.transfer_id = t.id
 WHERE t.invoice_id = ANY(:ids::text[])
 ORDER BY t.id;
+
+-- name: recorded_of
+-- What people decided about these invoices, and their refunds with the blocks that held the outgoing transfers. Only
+-- invoices that have either: most have neither.
+SELECT i.id,
+    (SELECT json_agg(json_build_object('number', d.id, 'kind', d.kind, 'transfer_ids', d.transfer_ids, 'value', d.value)
+                     ORDER BY d.id)
+     FROM decisions AS d WHERE d.invoice_id = i.id) AS decisions,
+    (SELECT json_agg(json_build_object(
+        'id', r.id, 'status', r.status, 'network', r.network, 'symbol', r.asset_symbol, 'decimals', r.asset_decimals,
+        'contract', r.contract, 'amount', r.amount, 'transfer_ids', r.transfer_ids, 'withdraws', r.withdraws,
+        'finality', o.finality, 'confirmations', o.confirmations_required,
+        'anchors', (
+            SELECT json_agg(json_build_object('hash', b.hash, 'height', b.height, 'time', b.time,
+                                              'in_best_chain', b.in_best_chain) ORDER BY b.height, b.hash)
+            FROM refund_transfers AS t
+            JOIN refund_anchors AS a ON a.transfer_id = t.id
+            JOIN blocks AS b ON b.network = a.network AND b.hash = a.block_hash
+            WHERE t.refund_id = r.id)) ORDER BY r.id)
+     FROM refunds AS r JOIN payment_options AS o ON o.id = r.option_id WHERE r.invoice_id = i.id) AS refunds
+FROM invoices AS i
+WHERE i.id = ANY(:ids::text[])
+  AND (EXISTS (SELECT 1 FROM decisions AS d WHERE d.invoice_id = i.id)
+       OR EXISTS (SELECT 1 FROM refunds AS r WHERE r.invoice_id = i.id));
 
 -- name: anchors_of
 -- Every block that ever held a transfer to these invoices, and whether it counts now.

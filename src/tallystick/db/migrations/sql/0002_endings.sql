@@ -125,6 +125,7 @@ CREATE TABLE refunds (
     fee_amount        numeric(78, 0) NOT NULL DEFAULT 0 CHECK (fee_amount >= 0), -- base units kept back for the fee where the customer bears it
     amount_sent       numeric(78, 0) NOT NULL,          -- base units to be sent: amount less fee_amount
     transfer_ids      text[] NOT NULL DEFAULT '{}',     -- the incoming transfers it gives back
+    withdraws         boolean NOT NULL DEFAULT false,   -- whether those stop paying the invoice once this is approved, not only once it is paid
     reason            text NOT NULL,                    -- why, in the requester's words
     address           text,                             -- destination in normal form; never taken from the sender
     address_source    text CHECK (address_source IN ('merchant', 'customer')), -- who gave and confirmed it

@@ -1,0 +1,249 @@
+"""Which exceptions there should be: derived from an assessment, like the status.
+
+For: the one writer, which opens, extends and closes the stored exceptions accordingly. Holds true: every mismatch
+between what was asked and what arrived has exactly one open case of its kind and an owner; junk and dust cannot fill
+the queue. The kinds that no assessment of an invoice shows (a reversal, a refund or webhook in trouble, a halted
+network) are opened by the services that see them.
+Must not: know rows, or what a person decided about a case (`Decisions` carry that in).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from tallystick.core.assess import Assessment
+from tallystick.core.invoice import (
+    DecisionKind,
+    Facts,
+    InvoiceTerms,
+    LatePayment,
+    Match,
+    PaymentStatus,
+    Status,
+)
+from tallystick.core.refund import DECIDED, PENDING
+from tallystick.core.shares import LIVE
+from tallystick.core.transitions import Owner
+
+
+class CaseKind(StrEnum):
+    """What can be the matter."""
+
+    UNDERPAID = "underpaid"
+    OVERPAID = "overpaid"
+    LATE = "late"
+    WRONG_ASSET = "wrong_asset"
+    WRONG_NETWORK = "wrong_network"
+    UNSUPPORTED_TOKEN = "unsupported_token"  # noqa: S105  # a kind of exception, no secret
+    UNMATCHED = "unmatched"
+    UNATTRIBUTED_VALUE = "unattributed_value"
+    REVERSED = "reversed"
+    REFUND_FAILED = "refund_failed"
+    WEBHOOK_FAILED = "webhook_failed"
+    NETWORK_HALTED = "network_halted"
+
+
+class Resolution(StrEnum):
+    """What a person can do about a case."""
+
+    ACCEPT = "accept"  # take what came as it is
+    CREDIT = "credit"  # count it for a value
+    REFUND = "refund"  # give it back
+    ATTACH = "attach"  # it belongs to another invoice
+    WRITE_OFF = "write_off"  # stop owing it, or bear the loss
+    IGNORE = "ignore"  # nothing is to be done
+
+
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """How a kind of case is handled: what it says, who has it first, what they do next, and what they can decide."""
+
+    means: str
+    owner: Owner
+    action: str
+    action_text: str
+    resolutions: tuple[Resolution, ...]
+
+
+_R = Resolution
+_MONEY: Final = (_R.ACCEPT, _R.CREDIT, _R.REFUND, _R.ATTACH, _R.WRITE_OFF, _R.IGNORE)
+
+GUIDES: Final[dict[CaseKind, Guide]] = {
+    CaseKind.UNDERPAID: Guide(
+        "the window closed and less than required came",
+        Owner.SUPPORT,
+        "decide",
+        "Accept what came, give it back, attach it to another invoice, or keep it without delivering (write off).",
+        _MONEY,
+    ),
+    CaseKind.OVERPAID: Guide(
+        "more than the tolerance above came",
+        Owner.SUPPORT,
+        "decide",
+        "Give the excess back, or keep it if the customer agrees (accept).",
+        (_R.ACCEPT, _R.REFUND, _R.IGNORE),
+    ),
+    CaseKind.LATE: Guide(
+        "money came after the window",
+        Owner.SUPPORT,
+        "decide",
+        "Accept it, give it back, or attach it to the customer's newer invoice.",
+        _MONEY,
+    ),
+    CaseKind.WRONG_ASSET: Guide(
+        "another asset came than the address was issued for",
+        Owner.SUPPORT,
+        "decide",
+        "Accept it as paid, credit it at a value, give it back, or attach it to another invoice.",
+        _MONEY,
+    ),
+    CaseKind.WRONG_NETWORK: Guide(
+        "the money came on another network than the address was issued for",
+        Owner.SUPPORT,
+        "decide",
+        "Your wallet holds the key on that network too: accept it, credit it at a value, or give it back.",
+        _MONEY,
+    ),
+    CaseKind.UNSUPPORTED_TOKEN: Guide(
+        "tokens that nobody configured were sent to the address",
+        Owner.SUPPORT,
+        "look",
+        "Ignore it, unless the customer says it was meant as payment; then agree with them outside the books.",
+        (_R.IGNORE,),
+    ),
+    CaseKind.UNMATCHED: Guide(
+        "a deposit that belongs to no invoice",
+        Owner.SUPPORT,
+        "decide",
+        "Attach it to the invoice it was meant for, or give it back.",
+        (_R.ATTACH, _R.REFUND, _R.WRITE_OFF, _R.IGNORE),
+    ),
+    CaseKind.UNATTRIBUTED_VALUE: Guide(
+        "the address holds coins that no transfer explains, as when a contract sent them",
+        Owner.SUPPORT,
+        "decide",
+        "Accept it as the payment, or credit it at a value.",
+        _MONEY,
+    ),
+    CaseKind.REVERSED: Guide(
+        "a payment that had counted left the chain",
+        Owner.SUPPORT,
+        "decide",
+        "Ask the customer to pay again, or bear the loss (write off).",
+        (_R.ACCEPT, _R.WRITE_OFF, _R.IGNORE),
+    ),
+    CaseKind.REFUND_FAILED: Guide(
+        "a refund needs a person",
+        Owner.FINANCE,
+        "look",
+        "Look at the refund: nothing is sent again by itself.",
+        (_R.WRITE_OFF, _R.IGNORE),
+    ),
+    CaseKind.WEBHOOK_FAILED: Guide(
+        "an endpoint does not take events any more",
+        Owner.MERCHANT,
+        "repair",
+        "Repair the receiver, enable the endpoint again, and redeliver what it missed.",
+        (_R.IGNORE,),
+    ),
+    CaseKind.NETWORK_HALTED: Guide(
+        "crediting on a network stopped",
+        Owner.SUPPORT,
+        "wait",
+        "The operator looks at the chain and resumes the network; payments there wait meanwhile.",
+        (_R.IGNORE,),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A case that should be open, and the transfers in question."""
+
+    kind: CaseKind
+    transfer_ids: frozenset[str]
+
+
+DERIVED: Final = frozenset(
+    {
+        CaseKind.UNDERPAID,
+        CaseKind.OVERPAID,
+        CaseKind.LATE,
+        CaseKind.WRONG_ASSET,
+        CaseKind.WRONG_NETWORK,
+        CaseKind.UNSUPPORTED_TOKEN,
+        CaseKind.UNATTRIBUTED_VALUE,
+    }
+)
+"""Kinds that follow from an assessment, so that they also close by themselves when it no longer shows them."""
+
+_BY_MATCH: Final = {
+    Match.WRONG_ASSET: CaseKind.WRONG_ASSET,
+    Match.WRONG_NETWORK: CaseKind.WRONG_NETWORK,
+    Match.UNATTRIBUTED_VALUE: CaseKind.UNATTRIBUTED_VALUE,
+}
+
+
+def wanted_cases(terms: InvoiceTerms, facts: Facts, judged: Assessment) -> tuple[Case, ...]:
+    """The cases that follow from what is true about an invoice, in the order of their kinds."""
+    found: dict[CaseKind, set[str]] = {}
+    verdicts = {verdict.transfer_id: verdict for verdict in judged.verdicts}
+    settled = _settled(facts, judged)
+    late_matters = _late_matters(terms, facts, judged)
+    for fact in facts.transfers:
+        verdict = verdicts.get(fact.id)
+        if verdict is None or fact.internal or fact.is_dust:
+            continue
+        if verdict.match is Match.UNSUPPORTED_TOKEN:
+            if verdict.status in LIVE:
+                found.setdefault(CaseKind.UNSUPPORTED_TOKEN, set()).add(fact.id)
+            continue
+        if verdict.status not in LIVE or fact.id in settled:
+            continue
+        if verdict.match is not Match.MATCHED:
+            found.setdefault(_BY_MATCH[verdict.match], set()).add(fact.id)
+        elif not verdict.on_time or facts.decisions.withdrawn:
+            if late_matters:
+                found.setdefault(CaseKind.LATE, set()).add(fact.id)
+        elif judged.status is Status.UNDERPAID:
+            found.setdefault(CaseKind.UNDERPAID, set()).add(fact.id)
+    if judged.too_much:
+        found[CaseKind.OVERPAID] = {
+            fact.id
+            for fact in facts.transfers
+            if fact.id in verdicts
+            and verdicts[fact.id].match is Match.MATCHED
+            and verdicts[fact.id].status is PaymentStatus.CONFIRMED
+        }
+    return tuple(Case(kind, frozenset(found[kind])) for kind in CaseKind if kind in found)
+
+
+def _settled(facts: Facts, judged: Assessment) -> frozenset[str]:
+    """Transfers about which everything is said: decided by a person, or being given back in full."""
+    decided = facts.decisions.named(
+        DecisionKind.ACCEPT, DecisionKind.CREDIT, DecisionKind.DISMISS, DecisionKind.RECEIVE
+    )
+    status = {verdict.refund_id: verdict.status for verdict in judged.refunds}
+    returning = frozenset[str]().union(
+        *(refund.transfer_ids for refund in facts.refunds if status[refund.id] in PENDING | DECIDED)
+    )
+    return decided | returning
+
+
+def _late_matters(terms: InvoiceTerms, facts: Facts, judged: Assessment) -> bool:
+    """Whether late money is a matter for a person.
+
+    Not while the window may still be open; not where the merchant accepts it and it suffices; not where it makes an
+    overpayment, which is the one case then; not where it will be given back by rule once it is confirmed.
+    """
+    withdrawn = facts.decisions.withdrawn
+    if not (judged.window_closed or withdrawn) or judged.too_much:
+        return False
+    if withdrawn:
+        return True
+    enough = judged.sufficient or judged.status in (Status.LATE_PAID, Status.CONFIRMING, Status.DETECTED)
+    if terms.late_payment is LatePayment.ACCEPT:
+        return not enough
+    return terms.late_payment is LatePayment.REVIEW or judged.status is not Status.LATE_PAID

@@ -1,0 +1,252 @@
+"""Opening and closing exceptions, so that the queue says what is the matter now.
+
+For: the one writer of statuses (`update_cases`), and the services that see trouble which no assessment of an invoice
+shows (`open_case`, `close_case`). Holds true: of one kind and subject at most one case is open; a case closes by itself
+when its reason is gone, and says so; what a person has decided about certain transfers is not asked again, and a case
+about more transfers than were decided is a new one.
+Must not: decide what is the matter (`core.cases` does), or carry out what a person resolves (`services.exceptions`
+does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from tallystick.core.assess import Assessment
+from tallystick.core.cases import DERIVED, GUIDES, Case, CaseKind, Resolution, wanted_cases
+from tallystick.core.ids import IdKind
+from tallystick.core.invoice import PaymentStatus
+from tallystick.core.money import format_price, format_units
+from tallystick.db.invoices import StoredInvoice, StoredTransfer
+from tallystick.db.sql import Connection, Record, load
+from tallystick.services import objects
+from tallystick.services.context import SYSTEM, Actor, Context
+from tallystick.services.events import NewEvent, publish
+
+SQL: Final = load("cases")
+
+DETAIL_TRANSFERS_MAX: Final = 20
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """An invoice after an assessment: which transfers stopped counting by it, and its last transition's number."""
+
+    invoice: StoredInvoice
+    judged: Assessment
+    reversed: frozenset[str]
+    sequence: int
+
+
+async def update_cases(connection: Connection, ctx: Context, looks: Sequence[Look], now: datetime) -> None:
+    """Open, extend and close the exceptions of these invoices. The caller holds their locks."""
+    if not looks:
+        return
+    rows = await SQL.of_invoices.all(connection, ids=[look.invoice.id for look in looks])
+    known: dict[str, list[Record]] = {}
+    for row in rows:
+        known.setdefault(row["invoice_id"], []).append(row)
+    for look in looks:
+        await _update(connection, ctx, look, known.get(look.invoice.id, []), now)
+
+
+async def _update(
+    connection: Connection, ctx: Context, look: Look, rows: list[Record], now: datetime
+) -> None:
+    invoice = look.invoice
+    wanted = list(wanted_cases(invoice.terms, invoice.facts({}), look.judged))
+    if look.reversed:
+        wanted.append(Case(CaseKind.REVERSED, look.reversed))
+    still = {case.kind for case in wanted}
+    for row in rows:
+        kind = CaseKind(row["kind"])
+        if row["status"] == "open" and kind not in still and _is_over(kind, row, look):
+            await close_case(connection, ctx, row["id"], "What was the matter is no longer so.", now)
+    for case in wanted:
+        await _want(connection, ctx, look, case, [row for row in rows if row["kind"] == case.kind], now)
+
+
+def _is_over(kind: CaseKind, row: Record, look: Look) -> bool:
+    """Whether an open case has lost its reason."""
+    if kind in DERIVED:
+        return True
+    if kind is not CaseKind.REVERSED:
+        return False
+    confirmed = {
+        verdict.transfer_id for verdict in look.judged.verdicts if verdict.status is PaymentStatus.CONFIRMED
+    }
+    return set(row["transfer_ids"]) <= confirmed
+
+
+async def _want(
+    connection: Connection, ctx: Context, look: Look, case: Case, rows: list[Record], now: datetime
+) -> None:
+    """See to it that the case is open, unless a person has decided about all of its transfers."""
+    invoice = look.invoice
+    is_open = next((row for row in rows if row["status"] == "open"), None)
+    if is_open is not None:
+        together = case.transfer_ids | set(is_open["transfer_ids"])
+        if together != set(is_open["transfer_ids"]) and case.kind is not CaseKind.UNSUPPORTED_TOKEN:
+            await SQL.extend_exception.run(
+                connection,
+                id=is_open["id"],
+                transfer_ids=sorted(together),
+                detail=_encode(_detail(look, together)).decode(),
+            )
+        return
+    if case.kind is CaseKind.UNSUPPORTED_TOKEN and rows:
+        return  # anybody can send junk: exactly one case an invoice, however much comes
+    if any(_decided(row) and case.transfer_ids <= set(row["transfer_ids"]) for row in rows):
+        return
+    await open_case(
+        connection,
+        ctx,
+        merchant_id=invoice.merchant_id,
+        kind=case.kind,
+        invoice_id=invoice.id,
+        transfer_ids=case.transfer_ids,
+        detail=_detail(look, case.transfer_ids),
+        now=now,
+    )
+
+
+def _decided(row: Record) -> bool:
+    """Whether a person resolved the case. One that closed by itself may open again."""
+    return row["status"] == "resolved" and row["resolution"]["action"] is not None
+
+
+def _detail(look: Look, transfer_ids: Iterable[str]) -> dict[str, Any]:
+    """What was the matter, for people: amounts as they were asked and arrived. Bounded."""
+    invoice, price = look.invoice, look.invoice.terms.price
+    ids = set(transfer_ids)
+    named = [transfer for transfer in invoice.transfers if transfer.fact.id in ids]
+    return {
+        "amount": format_price(price.amount, price),
+        "amount_paid": format_price(look.judged.amount_paid, price),
+        "currency": price.currency,
+        "transfers": [_transfer(transfer) for transfer in named[:DETAIL_TRANSFERS_MAX]],
+    }
+
+
+def _transfer(transfer: StoredTransfer) -> dict[str, Any]:
+    fact = transfer.fact
+    known = fact.asset
+    return {
+        "transfer_id": fact.id,
+        "network": fact.key.network,
+        "tx_hash": fact.key.tx_hash,
+        "asset": known.symbol if known is not None else None,
+        "token_contract": transfer.contract,
+        "amount": format_units(fact.amount, known.decimals) if known is not None else str(fact.amount),
+    }
+
+
+async def open_case(
+    connection: Connection,
+    ctx: Context,
+    *,
+    merchant_id: str,
+    kind: CaseKind,
+    now: datetime,
+    detail: dict[str, Any],
+    invoice_id: str | None = None,
+    subject: str = "",
+    transfer_ids: Iterable[str] = (),
+) -> str | None:
+    """Open an exception and tell the merchant; its id, or None where one of the kind and subject is open already."""
+    exception_id = ctx.new_id(IdKind.EXCEPTION)
+    opened = await SQL.insert_exception.run(
+        connection,
+        id=exception_id,
+        merchant_id=merchant_id,
+        kind=kind,
+        invoice_id=invoice_id,
+        subject=subject,
+        transfer_ids=sorted(transfer_ids),
+        owner=GUIDES[kind].owner,
+        detail=_encode(detail).decode(),
+        at=now,
+    )
+    if not opened:
+        return None
+    await _tell(connection, ctx, exception_id, "exception.opened", 1, now)
+    return exception_id
+
+
+async def close_case(
+    connection: Connection,
+    ctx: Context,
+    exception_id: str,
+    note: str,
+    now: datetime,
+    *,
+    action: Resolution | None = None,
+    actor: Actor = SYSTEM,
+    outcome: dict[str, Any] | None = None,
+) -> bool:
+    """Resolve an open exception and tell the merchant; False when it was resolved already.
+
+    Without an action it closes by itself: its reason is gone.
+    """
+    resolution = {
+        "action": action,
+        "note": note,
+        "actor": {"type": actor.type, "id": actor.id},
+        "at": now,
+        **(outcome or {}),
+    }
+    closed = await SQL.resolve_exception.run(
+        connection, id=exception_id, resolution=_encode(resolution).decode(), at=now
+    )
+    if closed:
+        await _tell(connection, ctx, exception_id, "exception.resolved", 2, now)
+    return bool(closed)
+
+
+async def _tell(
+    connection: Connection, ctx: Context, exception_id: str, event_type: str, sequence: int, now: datetime
+) -> None:
+    row = (await SQL.read_exceptions.all(connection, ids=[exception_id]))[0]
+    event = NewEvent(
+        merchant_id=row["merchant_id"],
+        type=event_type,
+        object_id=exception_id,
+        sequence=sequence,
+        object=exception_object(row),
+    )
+    await publish(connection, ctx, [event], at=now)
+
+
+def exception_object(row: Record) -> objects.ExceptionObject:
+    """A stored exception as the merchant sees it."""
+    kind = CaseKind(row["kind"])
+    guide = GUIDES[kind]
+    is_open = row["status"] == "open"
+    return objects.ExceptionObject(
+        id=row["id"],
+        kind=row["kind"],
+        meaning=guide.means,
+        invoice_id=row["invoice_id"],
+        order_id=row["order_id"],
+        subject=row["subject"] or None,
+        payment_ids=list(row["payment_ids"]),
+        owner=row["owner"],
+        status=row["status"],
+        next_action=objects.NextAction(
+            owner=row["owner"] if is_open else "none",
+            action=guide.action if is_open else "none",
+            text=guide.action_text if is_open else "Nothing to do.",
+        ),
+        actions=[one.value for one in guide.resolutions] if is_open else [],
+        detail=row["detail"],
+        opened_at=row["opened_at"],
+        resolution=row["resolution"],
+        resolved_at=row["resolved_at"],
+    )
