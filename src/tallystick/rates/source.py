@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from fractions import Fraction
 from typing import Final, Protocol
 
@@ -18,13 +19,34 @@ PIVOTS: Final = ("USD", "EUR")
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What one source said when it was asked, for the books.
+
+    `pair` is what the rate was read from, in the source's own symbols. `rate` is units of the asked quote for one whole
+    base, None where the source gave none; `at` is the time of its price. `problem` says why it was not used.
+    """
+
+    source: str
+    pair: str
+    rate: Fraction | None = None
+    at: datetime | None = None
+    used: bool = False
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Rate:
-    """Units of `quote` for one whole `base`, and which sources said so."""
+    """Units of `quote` for one whole `base`, which sources said so, and what each of them answered.
+
+    `at` is when the sources were asked; None for a rate that does not depend on the time.
+    """
 
     base: str
     quote: str
     value: Fraction
     source: str
+    answers: tuple[Answer, ...] = ()
+    at: datetime | None = None
 
 
 class RateSource(Protocol):
@@ -45,9 +67,9 @@ class StaticRates:
 
     async def rate(self, base: str, quote: str) -> Rate:
         """The rate of the pair, its inverse, or through one pivot currency. Raises NoQuote."""
-        value = self._direct(base, quote)
+        value = self.written(base, quote)
         for pivot in PIVOTS if value is None else ():
-            first, second = self._direct(base, pivot), self._direct(pivot, quote)
+            first, second = self.written(base, pivot), self.written(pivot, quote)
             if first is not None and second is not None:
                 value = first * second
                 break
@@ -55,9 +77,11 @@ class StaticRates:
             raise NoQuote(
                 f"No rate is known for {base} in {quote}.", remedy="Add the pair under [rates.static]."
             )
-        return Rate(base, quote, value, "static")
+        answer = Answer("static", f"{base}/{quote}", value, used=True)
+        return Rate(base, quote, value, "static", (answer,))
 
-    def _direct(self, base: str, quote: str) -> Fraction | None:
+    def written(self, base: str, quote: str) -> Fraction | None:
+        """The rate as the pair or its inverse says it, without any pivot."""
         if base == quote:
             return Fraction(1)
         value = self._pairs.get(f"{base}/{quote}")
