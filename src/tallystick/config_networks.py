@@ -41,7 +41,7 @@ class NetworkConfig:
 
     `rpc` may hold credentials and is never shown. `start_height` counts on the very first start only.
     `batch_blocks` is how many blocks are fetched ahead while catching up. `stale_after_seconds`: a head that does not
-    move for so long makes the network degraded.
+    move for so long makes the network degraded. `mempool`: whether payments are shown before a block holds them.
     """
 
     network: Network
@@ -55,6 +55,7 @@ class NetworkConfig:
     genesis_hash: str | None = None
     finality_tags: bool = True
     blooms: bool = True
+    mempool: bool = True
 
 
 def read_networks(table: Table) -> dict[str, NetworkConfig]:
@@ -116,6 +117,7 @@ def _network(table: Table, name: str) -> NetworkConfig:
         genesis_hash=_genesis_hash(table),
         finality_tags=finality_tags,
         blooms=table.flag("blooms", default=True),
+        mempool=table.flag("mempool", default=True),
     )
     if requirement.finality is not Finality.DEPTH and not found.finality_tags:
         raise table.error("finality", f'"{requirement.finality}" needs finality_tags')

@@ -319,6 +319,7 @@ def _follow_loop(
         batch_blocks=network.batch_blocks,
         stale_after_seconds=network.stale_after_seconds,
         start_height=None if network.start_height == "head" else network.start_height,
+        mempool=network.mempool,
     )
 
     def tell(height: int, head: int) -> None:

@@ -54,6 +54,9 @@ _FORWARD: Final = {
     Status.SETTLED: Reason.SETTLED,
 }
 
+# A block that uses up what a sighted payment needed, or in which it fails, takes it away without any reorganisation.
+_NEVER_TO_COME: Final = frozenset({PaymentStatus.REPLACED, PaymentStatus.FAILED})
+
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
@@ -73,7 +76,7 @@ def reason_of(before: Status, after: Status, judged: Assessment, around: Circums
         return _FORWARD[after]
     if around.decided:
         return Reason.DISPUTE_RESOLVED if before is Status.DISPUTED else Reason.DECIDED
-    if around.reorganised or around.vanished:
+    if around.reorganised or around.vanished or around.became & _NEVER_TO_COME:
         taken = _taken_away(before, after, around)
         if taken is not None:
             return taken
@@ -87,7 +90,7 @@ def _taken_away(before: Status, after: Status, around: Circumstances) -> Reason 
     if PaymentStatus.REPLACED in around.became and _ORDER.get(after, 0) < _ORDER.get(before, 0):
         replaced = Reason.REPLACED
     else:
-        replaced = Reason.VANISHED if around.vanished else Reason.REORGANIZED
+        replaced = Reason.REORGANIZED if around.reorganised else Reason.VANISHED
     if after is Status.REVIEW_REQUIRED and _ORDER.get(after, 0) < _ORDER.get(before, 0):
         if before is Status.REFUNDED:
             return Reason.REVERSED_AFTER_REFUND

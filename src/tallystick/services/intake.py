@@ -19,6 +19,7 @@ from tallystick.core.ids import IdKind
 from tallystick.core.money import Asset
 from tallystick.core.network import Network
 from tallystick.db import networks as network_store
+from tallystick.db import sightings
 from tallystick.db.sql import Connection, Record, load
 from tallystick.services.assessing import Cause, CauseKind, assess_invoices
 from tallystick.services.context import SYSTEM, Context
@@ -72,6 +73,7 @@ async def apply_step(ctx: Context, network: Network, step: Step) -> StepResult:
             matched += len(found)
             touched.update(found)
             touched.update(await _record_conflicts(connection, network, block, candidates))
+        await sightings.SQL.close_placed.run(connection, network=network.name, at=ctx.now())
         await _move_cursor(connection, network, step, row)
         touched.update(await _due(connection, network, step))
         tip = step.blocks[-1].header
@@ -201,7 +203,7 @@ async def _record_transfers(
 async def _record_conflicts(
     connection: Connection, network: Network, block: Block, candidates: Iterable[Record]
 ) -> set[str]:
-    """Transfers without a place whose spend key this block used up otherwise; answer their invoices.
+    """Transfers without a place, or only sighted, whose spend key this block used up otherwise; answer their invoices.
 
     The same transaction mined again counts as a conflict with itself where it no longer makes the transfer: it failed
     this time, or took another path.

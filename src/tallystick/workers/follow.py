@@ -36,6 +36,7 @@ from tallystick.core.network import Network
 from tallystick.db.networks import SQL
 from tallystick.db.sql import Record
 from tallystick.services import networks as network_service
+from tallystick.services import sightings
 from tallystick.services.context import Context
 from tallystick.services.intake import Step, apply_step
 from tallystick.workers.waiting import wait_or_stop
@@ -48,18 +49,23 @@ REORG_BLOCKS_MAX: Final = 512
 PRUNE_EVERY_BLOCKS: Final = 256
 KEEP_DEPTHS: Final = 10
 KEEP_BLOCKS_MIN: Final = 1000
+MEMPOOL_REST_SECONDS: Final = 30.0  # after trouble with the mempool, so that blocks are not read later for it
 _LOCK_SPACE: Final = 0x7A11  # first half of the advisory lock's key; the second is the network's name
 
 
 @dataclass(frozen=True, slots=True)
 class FollowerOptions:
-    """How a network is followed. `start_height` None begins at the node's head on the very first start."""
+    """How a network is followed. `start_height` None begins at the node's head on the very first start.
+
+    `mempool`: look at what the node shows outside any block as well.
+    """
 
     poll_interval_seconds: float = 1.0
     batch_blocks: int = 64
     stale_after_seconds: int = 300
     start_height: int | None = None
     retry_seconds_max: float = 30.0
+    mempool: bool = True
 
 
 class Follower:
@@ -81,6 +87,7 @@ class Follower:
         self._on_progress = on_progress
         self._checked_identity = False
         self._blocks_since_prune = 0
+        self._mempool_rests_until = 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Follow while holding the network's lock; wait as a standby while another process holds it."""
@@ -129,6 +136,12 @@ class Follower:
 
     async def poll(self) -> bool:
         """Look once and apply what is new; answer whether more is waiting. Raises SourceError, StaleWrite."""
+        more = await self._poll_blocks()
+        if not more:
+            await self._look_at_mempool()
+        return more
+
+    async def _poll_blocks(self) -> bool:
         if not self._checked_identity:
             await self._check_identity()
         head = await self.source.head()
@@ -149,6 +162,32 @@ class Follower:
             return await self._advance(cursor, head, row)
         await self._check_standing(cursor, head, row)
         return False
+
+    async def _look_at_mempool(self) -> None:
+        """See what is outside any block, once all blocks are read. A hint: its trouble is nobody's but its own."""
+        if asyncio.get_running_loop().time() < self._mempool_rests_until:
+            return
+        try:
+            async with self._ctx.database.connection() as connection:
+                asked = await sightings.interest(connection, self._network)
+            if asked is None:
+                return
+            snapshot = await self.source.mempool(asked) if self._options.mempool else None
+            if snapshot is None:
+                if asked:
+                    await sightings.withdraw_sightings(self._ctx, self._network)
+                self._rest_from_mempool()
+                return
+            result = await sightings.apply_sightings(self._ctx, self._network, snapshot)
+        except (SourceError, StaleWrite) as error:
+            log.info("mempool.trouble", network=self._network.name, problem=str(error))
+            self._rest_from_mempool()
+            return
+        if result.seen or result.gone:
+            log.info("mempool.changed", network=self._network.name, seen=result.seen, gone=result.gone)
+
+    def _rest_from_mempool(self) -> None:
+        self._mempool_rests_until = asyncio.get_running_loop().time() + MEMPOOL_REST_SECONDS
 
     async def _check_identity(self) -> None:
         identity = await self.source.identity()

@@ -7,7 +7,8 @@ FROM addresses AS a JOIN payment_options AS o ON o.id = a.option_id
 WHERE a.family = :family AND a.address = ANY(:addresses::text[]);
 
 -- name: insert_transfers!
--- New transfers. One that was seen before keeps its first evidence: the credit key is unique.
+-- New transfers. One that a block held before keeps its first evidence: the credit key is unique. One that was only
+-- sighted outside any block keeps the earlier of the two: our clock, which dates sightings, may be ahead of the chain's.
 INSERT INTO transfers (id, network, tx_hash, channel, ordinal, sender, recipient, contract, asset_symbol, asset_decimals,
     amount, spend_key, first_evidence_at, first_seen_at, merchant_id, invoice_id, option_id)
 SELECT g.id, :network, g.tx_hash, g.channel, g.ordinal, g.sender, g.recipient, g.contract, g.symbol, g.decimals,
@@ -17,7 +18,9 @@ FROM unnest(:ids::text[], :tx_hashes::text[], :channels::text[], :ordinals::int[
     :merchant_ids::text[], :invoice_ids::text[], :option_ids::text[])
     AS g(id, tx_hash, channel, ordinal, sender, recipient, contract, symbol, decimals, amount, spend_key, merchant_id,
          invoice_id, option_id)
-ON CONFLICT (network, tx_hash, channel, ordinal) DO NOTHING;
+ON CONFLICT (network, tx_hash, channel, ordinal) DO UPDATE SET first_evidence_at = EXCLUDED.first_evidence_at
+WHERE transfers.first_evidence_at > EXCLUDED.first_evidence_at
+  AND NOT EXISTS (SELECT 1 FROM anchors AS n WHERE n.transfer_id = transfers.id);
 
 -- name: insert_anchors!
 -- This block holds these transfers. Each is looked up by its credit key, whatever the planner thinks of the table.
@@ -34,9 +37,12 @@ ON CONFLICT (transfer_id, block_hash) DO NOTHING;
 
 -- name: open_spends
 -- Transfers of this network that stand in no block of the best chain now: the only ones a conflict can replace. They are
--- few and found by a partial index; each is then looked up by its key. Written so that no plan reads all payments.
+-- few and found by partial indexes; each is then looked up by its key. Written so that no plan reads all payments. A
+-- sighting that a rule counts at once makes its payment confirmed, so it is not found by its status.
 WITH open AS MATERIALIZED (
     SELECT p.transfer_id FROM payments AS p WHERE p.status IN ('orphaned', 'detected')
+    UNION
+    SELECT s.transfer_id FROM sightings AS s WHERE s.network = :network AND s.gone_at IS NULL
 )
 SELECT t.id, t.invoice_id, t.tx_hash, t.channel, t.ordinal, t.spend_key
 FROM open AS o

@@ -34,7 +34,8 @@ CREATE TABLE sightings (
     transfer_id text PRIMARY KEY REFERENCES transfers (id), -- what was seen outside any block
     network     text NOT NULL REFERENCES networks (name), -- whose node showed it
     first_at    timestamptz NOT NULL,                  -- our clock at the first sighting
-    gone_at     timestamptz                            -- our clock when the node stopped showing it; NULL while it does
+    missing_since timestamptz,                         -- our clock when a node first did not know it any more; NULL while one does, and once it is gone
+    gone_at     timestamptz                            -- our clock when the sighting ended: no longer known, replaced, or settled by a block; NULL while it counts
 );
 CREATE INDEX sightings_live ON sightings (network) WHERE gone_at IS NULL;
 
