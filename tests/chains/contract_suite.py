@@ -16,7 +16,7 @@ from typing import Protocol
 import pytest
 
 from tallystick.chains.source import Source
-from tallystick.core.chain import Block, ObservedTransfer
+from tallystick.core.chain import Block, MempoolSnapshot, ObservedTransfer
 from tallystick.core.errors import BlockNotFound, SourceError, SourceUnavailable
 
 AMOUNT = 123_456_789
@@ -65,8 +65,24 @@ class Rig(Protocol):
         ...
 
 
-def transfers_of(block: Block, payment: Payment) -> list[ObservedTransfer]:
-    """The transfers of a block that stem from a payment."""
+class MempoolRig(Rig, Protocol):
+    """A rig of a family whose networks have a mempool. A payment outside any block stays there until it is mined."""
+
+    async def send(self, amount: int) -> Payment:
+        """Put a payment into the mempool."""
+        ...
+
+    async def drop(self, payment: Payment) -> None:
+        """Take a payment out of the mempool, as if it had never been sent."""
+        ...
+
+    async def outbid(self, payment: Payment) -> Payment:
+        """Put a transaction that spends the same into the mempool, in the payment's place."""
+        ...
+
+
+def transfers_of(block: Block | MempoolSnapshot, payment: Payment) -> list[ObservedTransfer]:
+    """The transfers of a block, or outside any, that stem from a payment."""
     return [transfer for transfer in block.transfers if transfer.tx_hash == payment.tx_hash]
 
 
@@ -198,3 +214,70 @@ class SourceContract:
             await rig.source.block_at(10**9)
         assert caught.value.what
         assert "secret" not in str(caught.value)
+
+
+async def shown(rig: MempoolRig, *asked: Payment) -> MempoolSnapshot:
+    """What the source shows outside any block, after it was asked for its head as the follower does."""
+    await rig.source.head()
+    snapshot = await rig.source.mempool([payment.tx_hash for payment in asked])
+    assert snapshot is not None
+    return snapshot
+
+
+class MempoolContract:
+    """What every source must do that shows a mempool. Subclass it beside `SourceContract`, with a rig for both."""
+
+    async def test_an_empty_mempool_stands_on_the_head(self, rig: MempoolRig) -> None:
+        await rig.mine(2)
+        head = (await rig.source.head()).header
+        snapshot = await shown(rig)
+        assert (snapshot.head, snapshot.transfers) == (head.ref, ())
+
+    async def test_a_payment_outside_any_block_is_shown_as_its_block_will(self, rig: MempoolRig) -> None:
+        """Identity, amount and spend key are predicted exactly; once mined it is shown no more, and still known.
+
+        Bug planted: the block's position as ordinal; a sighted payment is another one than the mined.
+        """
+        payment = await rig.send(AMOUNT)
+        snapshot = await shown(rig, payment)
+        (before,) = transfers_of(snapshot, payment)
+        assert (before.to, before.amount, before.contract) == (payment.to, AMOUNT, None)
+        assert snapshot.spends[before.spend_key] == payment.tx_hash
+        assert (set(snapshot.present), set(snapshot.missing)) == ({payment.tx_hash}, set())
+        height = await rig.mine()
+        (after,) = transfers_of(await rig.source.block_at(height), payment)
+        assert after == before
+        snapshot = await shown(rig, payment)
+        assert not transfers_of(snapshot, payment)
+        assert before.spend_key not in snapshot.spends
+        assert (set(snapshot.present), set(snapshot.missing)) == ({payment.tx_hash}, set())
+
+    async def test_what_was_dropped_is_missing(self, rig: MempoolRig) -> None:
+        payment = await rig.send(AMOUNT)
+        assert (await shown(rig, payment)).present == {payment.tx_hash}
+        await rig.drop(payment)
+        snapshot = await shown(rig, payment)
+        assert not transfers_of(snapshot, payment)
+        assert (set(snapshot.present), set(snapshot.missing)) == (set(), {payment.tx_hash})
+
+    async def test_an_outbid_payment_gives_its_spend_key_to_the_other(self, rig: MempoolRig) -> None:
+        payment = await rig.send(AMOUNT)
+        (transfer,) = transfers_of(await shown(rig, payment), payment)
+        other = await rig.outbid(payment)
+        snapshot = await shown(rig, payment, other)
+        assert other.tx_hash != payment.tx_hash
+        assert not transfers_of(snapshot, payment)
+        assert snapshot.spends[transfer.spend_key] == other.tx_hash
+        assert (set(snapshot.present), set(snapshot.missing)) == ({other.tx_hash}, {payment.tx_hash})
+
+    async def test_a_mempool_that_cannot_be_read_is_an_error_and_no_fault_of_the_node(
+        self, rig: MempoolRig
+    ) -> None:
+        payment = await rig.send(AMOUNT)
+        await shown(rig, payment)
+        await rig.cut_off()
+        with pytest.raises(SourceUnavailable):
+            await rig.source.mempool()
+        assert all(node.ok and node.problem is None for node in rig.source.nodes())
+        await rig.reconnect()
+        assert transfers_of(await shown(rig), payment)

@@ -9,7 +9,7 @@ import pytest
 from tallystick.chains.evm.rpc import RpcLimits
 from tallystick.chains.evm.source import EvmOptions, EvmSource
 from tallystick.demo.customer import Signed
-from tests.chains.contract_suite import Payment, SourceContract
+from tests.chains.contract_suite import MempoolContract, Payment, SourceContract
 from tests.support.evm import Chain, address_of
 from tests.support.lying_proxy import Fault, LyingProxy
 
@@ -47,6 +47,19 @@ class EvmRig:
     async def reorganise(self, depth: int) -> int:
         return await self._chain.reorg(depth)
 
+    async def send(self, amount: int) -> Payment:
+        signed = await self._chain.send_native(address_of(5), amount)
+        self._signed[signed.tx_hash] = signed
+        return Payment(signed.tx_hash, address_of(5), amount)
+
+    async def drop(self, payment: Payment) -> None:
+        await self._chain.drop(payment.tx_hash)
+
+    async def outbid(self, payment: Payment) -> Payment:
+        other = await self._chain.replacement(self._signed[payment.tx_hash], to=address_of(6), value=1)
+        await self._chain.submit(other)
+        return Payment(other.tx_hash, address_of(6), 1)
+
     async def cut_off(self) -> None:
         self._proxy.lie(Fault.DROPPED_CONNECTION)
 
@@ -55,8 +68,8 @@ class EvmRig:
 
 
 @pytest.mark.chain
-class TestEvmSource(SourceContract):
-    """The suite on anvil."""
+class TestEvmSource(SourceContract, MempoolContract):
+    """Both suites on anvil."""
 
     @pytest.fixture
     async def rig(self, chain: Chain) -> AsyncIterator[EvmRig]:
