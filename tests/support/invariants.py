@@ -56,10 +56,25 @@ _EMPTY: dict[str, str] = {
         SELECT t.id AS object_id FROM transfers AS t JOIN networks AS n ON n.name = t.network
         WHERE NOT EXISTS (SELECT 1 FROM addresses AS a WHERE a.family = n.family AND a.address = t.recipient
                               AND a.invoice_id = t.invoice_id AND a.option_id = t.option_id)""",
-    "a transfer was never in a block, or not at its first evidence": """
+    "a transfer was neither in a block nor sighted, or not at its first evidence": """
+        WITH held AS (
+            SELECT n.transfer_id, b.time FROM anchors AS n
+            JOIN blocks AS b ON b.network = n.network AND b.hash = n.block_hash)
         SELECT t.id AS object_id FROM transfers AS t
-        WHERE NOT EXISTS (SELECT 1 FROM anchors AS n JOIN blocks AS b ON b.network = n.network AND b.hash = n.block_hash
-                          WHERE n.transfer_id = t.id AND b.time = t.first_evidence_at)""",
+        WHERE CASE WHEN EXISTS (SELECT 1 FROM sightings AS s WHERE s.transfer_id = t.id)
+            THEN t.first_evidence_at > (SELECT max(h.time) FROM held AS h WHERE h.transfer_id = t.id)
+            ELSE NOT EXISTS (SELECT 1 FROM held AS h WHERE h.transfer_id = t.id AND h.time = t.first_evidence_at)
+            END""",
+    "a sighting counts although a block of the best chain settles it": """
+        SELECT s.transfer_id AS object_id FROM sightings AS s
+        WHERE s.gone_at IS NULL AND EXISTS (
+            SELECT 1 FROM (SELECT transfer_id, network, block_hash FROM anchors
+                           UNION ALL SELECT transfer_id, network, block_hash FROM conflicts) AS p
+            JOIN blocks AS b ON b.network = p.network AND b.hash = p.block_hash
+            WHERE p.transfer_id = s.transfer_id AND b.in_best_chain)""",
+    "two transactions that exclude each other are sighted": """
+        SELECT t.spend_key AS object_id FROM sightings AS s JOIN transfers AS t ON t.id = s.transfer_id
+        WHERE s.gone_at IS NULL GROUP BY t.network, t.spend_key HAVING count(DISTINCT t.tx_hash) > 1""",
     "a transfer stands twice in the best chain": """
         SELECT n.transfer_id AS object_id
         FROM anchors AS n JOIN blocks AS b ON b.network = n.network AND b.hash = n.block_hash AND b.in_best_chain
@@ -88,7 +103,11 @@ _EMPTY: dict[str, str] = {
             WHERE n.transfer_id = t.id AND b.in_best_chain AND CASE o.finality
                 WHEN 'depth' THEN w.cursor_height - b.height + 1 >= o.confirmations_required
                 WHEN 'safe' THEN b.height <= w.safe_height
-                ELSE b.height <= w.finalized_height END)""",
+                ELSE b.height <= w.finalized_height END)
+          AND NOT (o.zero_conf AND (
+            EXISTS (SELECT 1 FROM sightings AS s WHERE s.transfer_id = t.id AND s.gone_at IS NULL)
+            OR EXISTS (SELECT 1 FROM anchors AS n JOIN blocks AS b ON b.network = n.network AND b.hash = n.block_hash
+                       WHERE n.transfer_id = t.id AND b.in_best_chain)))""",
     "an invoice is paid without enough confirmed money": """
         SELECT i.id AS object_id FROM invoices AS i
         WHERE i.status IN ('paid', 'overpaid') AND 1 > (
