@@ -63,6 +63,7 @@ class StoredOption:
     derivation_index: int | None
     quote: StoredQuote
     policy_name: str
+    policy_version: int
     policy_explanation: str
 
 
@@ -273,6 +274,7 @@ def _option(row: Record) -> StoredOption:
         derivation_index=row["derivation_index"],
         quote=StoredQuote(row["rate"], row["rate_source"], row["quoted_at"], row["quote_expires_at"]),
         policy_name=row["policy_name"],
+        policy_version=row["policy_version"],
         policy_explanation=row["policy_explanation"],
     )
 
@@ -504,7 +506,9 @@ def _option_columns(options: Sequence[StoredOption]) -> dict[str, list[Any]]:
         ],
         "under_bps": [one.tolerance.under_bps for one in terms],
         "over_bps": [one.tolerance.over_bps for one in terms],
+        "zero_confs": [one.requirement.zero_conf for one in terms],
         "policy_names": [option.policy_name for option in options],
+        "policy_versions": [option.policy_version for option in options],
         "policy_explanations": [option.policy_explanation for option in options],
         "rates": [option.quote.rate for option in options],
         "sources": [option.quote.source for option in options],

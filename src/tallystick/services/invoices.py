@@ -26,13 +26,13 @@ from tallystick.core.invoice import (
     OptionStatus,
     OptionTerms,
     Status,
-    Tolerance,
 )
 from tallystick.core.money import Price
+from tallystick.core.policy import Applied
 from tallystick.db import invoices as store
 from tallystick.db.networks import read_views, share_networks
 from tallystick.db.sql import Connection
-from tallystick.services import objects, quoting
+from tallystick.services import objects, policies, quoting
 from tallystick.services.assessing import Cause, CauseKind, Changes, assess_invoices, decide, first_step
 from tallystick.services.context import Actor, Context
 from tallystick.services.events import publish
@@ -102,14 +102,15 @@ async def create_invoice(
         raise InvalidInput.at(
             "/expires_in", f"must lie between {EXPIRES_IN_SECONDS_MIN} and {EXPIRES_IN_SECONDS_MAX} seconds"
         )
-    if new.confirmation_policy not in (None, quoting.DEFAULT_POLICY):
-        raise InvalidInput.at("/confirmation_policy", "is not a policy of this merchant")
     wallets = await issuing_wallets(connection, merchant_id)
     accepted = quoting.resolve_accepted(ctx, new.accepted, set(wallets))
     price = quoting.read_price(ctx, new.amount, new.currency, accepted)
     quoted = await quoting.quote(ctx, price, accepted, asked=new.accepted is not None)
+    ways = [(one.network, one.asset) for one in quoted]
+    wanted = policies.Wanted(price, ways, new.product_type, new.confirmation_policy)
+    applied = await policies.choose_for(connection, ctx, merchant_id, wanted)
     now = ctx.now()
-    invoice = _new_invoice(ctx, merchant_id, new, price, quoted, now)
+    invoice = _new_invoice(ctx, merchant_id, new, price, list(zip(quoted, applied, strict=True)), now)
     activate = new.activate if new.activate is not None else len(quoted) == 1
     views = await read_views(connection)
     if activate:
@@ -128,7 +129,7 @@ def _new_invoice(
     merchant_id: str,
     new: NewInvoice,
     price: Price,
-    quoted: Sequence[quoting.QuotedOption],
+    chosen: Sequence[tuple[quoting.QuotedOption, Applied]],
     now: datetime,
 ) -> store.StoredInvoice:
     expires_at = now + timedelta(seconds=new.expires_in_seconds)
@@ -138,8 +139,8 @@ def _new_invoice(
                 id=ctx.new_id(IdKind.OPTION),
                 asset=one.asset,
                 amount_expected=one.amount,
-                requirement=one.network.requirement,
-                tolerance=Tolerance(),
+                requirement=applied.requirement,
+                tolerance=applied.tolerance,
                 active=False,
             ),
             family=one.network.family,
@@ -148,10 +149,11 @@ def _new_invoice(
             wallet_id=None,
             derivation_index=None,
             quote=store.StoredQuote(one.rate, one.source, now, expires_at),
-            policy_name=quoting.DEFAULT_POLICY,
-            policy_explanation=quoting.explain(one.network),
+            policy_name=applied.name,
+            policy_version=applied.version,
+            policy_explanation=applied.explanation,
         )
-        for one in quoted
+        for one, applied in chosen
     )
     return store.StoredInvoice(
         terms=InvoiceTerms(

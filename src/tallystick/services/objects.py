@@ -31,9 +31,11 @@ class Tolerance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """Which rule chose the confirmation requirement, and why, in a sentence."""
+    """Which rule of which version chose the confirmation requirement, and why, in a sentence. Version 0: there were no
+    rules."""
 
     name: str
+    version: int = 0
     explanation: str
 
 
@@ -67,6 +69,7 @@ class PaymentOption(msgspec.Struct, frozen=True, kw_only=True):
     confirmations: int
     confirmations_required: int | None
     finality: str
+    zero_conf: bool = False
     policy: Policy
 
 

@@ -161,7 +161,10 @@ def _option(
         confirmations=_confirmations(terms.id, stored, assessment),
         confirmations_required=terms.requirement.confirmations if by_depth else None,
         finality=terms.requirement.finality.value,
-        policy=objects.Policy(name=option.policy_name, explanation=option.policy_explanation),
+        zero_conf=terms.requirement.zero_conf,
+        policy=objects.Policy(
+            name=option.policy_name, version=option.policy_version, explanation=option.policy_explanation
+        ),
     )
 
 

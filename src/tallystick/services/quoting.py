@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
-from tallystick.core.chain import Finality, Requirement
 from tallystick.core.errors import Conflict, InvalidInput, NoQuote
 from tallystick.core.money import (
     AMOUNT_MAX,
@@ -27,7 +26,6 @@ from tallystick.core.network import Network
 from tallystick.services.context import Context
 
 OPTIONS_MAX: Final = 32
-DEFAULT_POLICY: Final = "network default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,21 +156,3 @@ async def _rate(ctx: Context, one: Accepted, currency: str) -> tuple[Fraction | 
         return rate.value, f"par, {rate.source}"
     rate = await ctx.rates.rate(one.asset.symbol, currency)
     return rate.value, rate.source
-
-
-def explain(network: Network) -> str:
-    """The default requirement of a network in a sentence."""
-    return requirement_words(network.requirement, network.name) + " This is the network's default."
-
-
-def requirement_words(requirement: Requirement, network: str) -> str:
-    """A requirement in a sentence."""
-    match requirement.finality:
-        case Finality.DEPTH:
-            count = requirement.confirmations
-            blocks = "1 block" if count == 1 else f"{count} blocks"
-            return f"A payment on {network} counts once {blocks} hold or follow it."
-        case Finality.SAFE:
-            return f"A payment on {network} counts once the network calls its block safe."
-        case Finality.FINALIZED:
-            return f"A payment on {network} counts once the network has finalized its block."
