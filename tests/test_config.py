@@ -98,6 +98,12 @@ def test_finality_instead_of_confirmations(finality: str) -> None:
     assert found.network.requirement.finality == finality
 
 
+def test_two_sources_have_to_agree_where_there_are_three() -> None:
+    assert read({"rates": {"sources": ["kraken", "coinbase", "binance"]}}).rates.min_sources == 2
+    assert read({"rates": {"sources": ["static", "kraken", "coinbase"]}}).rates.min_sources == 1
+    assert read({}).rates.sources == ("static",)
+
+
 def test_rates_are_exact() -> None:
     found = read({"rates": {"sources": ["static"], "static": {"ETH/USD": "2500.10", "EUR/USD": "1.08"}}})
     assert found.rates.static == {"ETH/USD": Fraction(25001, 10), "EUR/USD": Fraction(27, 25)}
@@ -153,8 +159,18 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (with_network(tokens={"A": token(par="USDC")}), "ISO 4217"),
     (with_network(tokens={"A": token(quote_decimals=7)}), "must lie between"),
     (with_network(tokens=["A"]), "must be a table"),
-    ({"rates": {"sources": ["kraken"]}}, "comes with a later version"),
-    ({"rates": {"sources": []}}, "exactly one source"),
+    ({"rates": {"sources": ["krakken"]}}, "there is no source"),
+    ({"rates": {"sources": ["../kraken"]}}, "there is no source"),
+    ({"rates": {"sources": ["kraken", "kraken"]}}, "twice"),
+    ({"rates": {"sources": []}}, "1 to 16 sources"),
+    ({"rates": {"sources": ["kraken"], "static": {"ETH/USD": "1"}}}, "not among the sources"),
+    ({"rates": {"sources": ["kraken"], "min_sources": 2}}, "between 1 and 1"),
+    ({"rates": {"outlier_bps": 0}}, "between 1 and 5000"),
+    ({"rates": {"pivots": ["US D"]}}, "list of symbols"),
+    ({"rates": {"pegs": {"USD": "USD"}}}, "two different symbols"),
+    ({"rates": {"pegs": {"A": "B", "B": "C"}}}, "stands for another itself"),
+    ({"rates": {"urls": {"krakken": "https://x.example"}}}, "no such exchange"),
+    ({"rates": {"urls": {"kraken": "ftp://x.example"}}}, "http"),
     ({"rates": {"static": {"ETH/USD": 2500.0}}}, "must be a text"),
     ({"rates": {"static": {"ETH/USD": "0"}}}, "positive decimal"),
     ({"rates": {"static": {"ETH/USD": "1e3"}}}, "positive decimal"),
@@ -186,6 +202,8 @@ def test_refused(document: dict[str, Any], words: str) -> None:
         ({"TALLYSTICK_LOG__LEVEL": "debug"}, lambda c: c.log.level == "debug"),
         ({"TALLYSTICK_WEBHOOKS__ALLOW_PRIVATE_TARGETS": "true"}, lambda c: c.webhooks.allow_private_targets),
         ({"TALLYSTICK_RATES__STATIC__ETH_USD": "2"}, lambda c: c.rates.static == {"ETH/USD": 2}),
+        ({"TALLYSTICK_RATES__SOURCES": "kraken,okx"}, lambda c: c.rates.exchanges == ("kraken", "okx")),
+        ({"TALLYSTICK_RATES__PEGS__USDT": "USD"}, lambda c: c.rates.pegs == {"USDT": "USD"}),
         (
             {"TALLYSTICK_NETWORKS__A_B__SAFETY_DEPTH": "99"},
             lambda c: c.networks["a-b"].network.safety_depth == 99,

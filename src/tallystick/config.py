@@ -16,22 +16,20 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from tallystick.config_networks import SYMBOL, URL_LENGTH_MAX, NetworkConfig, is_web_url, read_networks
+from tallystick.config_networks import URL_LENGTH_MAX, NetworkConfig, is_web_url, read_networks
+from tallystick.config_rates import RatesConfig, read_rates
 from tallystick.config_reader import Table, overlay, read_file
-from tallystick.core.errors import ConfigurationError, InvalidInput
-from tallystick.core.money import parse_decimal
+from tallystick.core.errors import ConfigurationError
 
 __all__ = ["Config", "LogConfig", "NetworkConfig", "RatesConfig", "ServerConfig", "WebhookConfig", "load"]
 
 DEFAULT_LISTEN: Final = "127.0.0.1:8420"
 PORT_MAX: Final = 65_535
-RATES_MAX: Final = 2_000
 
 _TOP_LEVEL_KEYS: Final = frozenset({"config", "database_url", "data_dir", "listen", "public_url"})
 _HOST_AND_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})", re.ASCII)
@@ -59,14 +57,6 @@ class WebhookConfig:
     """Delivery of events. `allow_private_targets` lets endpoints lie inside the operator's own network."""
 
     allow_private_targets: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RatesConfig:
-    """Where prices come from. `static` maps "ETH/USD" to an exact rate."""
-
-    sources: tuple[str, ...] = ("static",)
-    static: Mapping[str, Fraction] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +121,7 @@ def from_document(
         server=_server(top.table("server")),
         log=_log(top.table("log")),
         webhooks=_webhooks(top.table("webhooks")),
-        rates=_rates(top.table("rates")),
+        rates=read_rates(top.table("rates")),
         networks=read_networks(top.table("networks")),
         file=file,
     )
@@ -215,39 +205,3 @@ def _webhooks(table: Table) -> WebhookConfig:
     found = WebhookConfig(allow_private_targets=table.flag("allow_private_targets", default=False))
     table.finish()
     return found
-
-
-def _rates(table: Table) -> RatesConfig:
-    sources = table.texts("sources", ("static",))
-    for name in sources:
-        if name != "static":
-            raise table.error(
-                "sources",
-                f"the source {name[:40]!r} comes with a later version",
-                remedy='Use sources = ["static"] and write the rates under [rates.static].',
-            )
-    if len(sources) != 1:
-        raise table.error("sources", "must name exactly one source")
-    static = table.table("static")
-    pairs: dict[str, Fraction] = {}
-    for pair in static.entries():
-        pairs[pair] = _rate(static, pair, pairs)
-        if len(pairs) > RATES_MAX:
-            raise table.error("static", f"has more than {RATES_MAX} rates")
-    table.finish()
-    return RatesConfig(sources=sources, static=pairs)
-
-
-def _rate(table: Table, pair: str, earlier: Mapping[str, Fraction]) -> Fraction:
-    base, slash, quote = pair.partition("/")
-    if not slash or base == quote or not SYMBOL.fullmatch(base) or not SYMBOL.fullmatch(quote):
-        raise table.error(pair, 'a rate\'s name is two different symbols, such as "ETH/USD"')
-    if f"{quote}/{base}" in earlier:
-        raise table.error(pair, "this pair is written in both directions", remedy="Keep one of the two.")
-    try:
-        value = parse_decimal(table.text(pair))
-    except InvalidInput:
-        value = Fraction(0)
-    if value <= 0:
-        raise table.error(pair, 'must be a positive decimal number in quotes, such as "2500.50"')
-    return value

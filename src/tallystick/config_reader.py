@@ -131,7 +131,7 @@ def _put(document: dict[str, Any], levels: list[str], value: FromEnvironment) ->
 
 def _key_for(path: list[str], level: str) -> str:
     """The key that a variable's level stands for where the file has none yet: symbols keep their capitals."""
-    if path[-1:] == ["tokens"]:
+    if path[-1:] == ["tokens"] or path == ["rates", "pegs"]:
         return level
     if path == ["rates", "static"]:
         return "/".join(level.rsplit("_", 1))

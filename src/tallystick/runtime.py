@@ -25,7 +25,10 @@ from tallystick.workers.supervise import Loop, Supervisor
 
 if TYPE_CHECKING:
     from tallystick.chains.evm.source import EvmSource
+    from tallystick.config_rates import RatesConfig
     from tallystick.db.pool import Database
+    from tallystick.rates.live import ConfiguredRates, LiveRates
+    from tallystick.rates.source import RateSource
     from tallystick.services.context import Context
 
 log = structlog.get_logger(__name__)
@@ -163,22 +166,61 @@ async def migrate_database(url: str) -> str:
         ) from error
 
 
-async def open_context(config: Config, database: Database, *, port: int | None = None) -> Context:
-    """What use cases need; the configured networks have their rows afterwards."""
+def build_rates(config: RatesConfig) -> ConfiguredRates:
+    """The configured sources of prices. Nothing is opened before the first question; close them at the end."""
+    from tallystick.rates.live import ConfiguredRates
     from tallystick.rates.source import StaticRates
+
+    return ConfiguredRates(StaticRates(config.static), _live_rates(config) if config.exchanges else None)
+
+
+def _live_rates(config: RatesConfig) -> LiveRates:
+    from tallystick.rates.exchange import Exchange, ExchangeOptions
+    from tallystick.rates.live import LiveOptions, LiveRates, utc_now
+    from tallystick.rates.median import Rules
+    from tallystick.rates.routes import Map
+
+    seconds_max = float(config.request_timeout_seconds)
+    ways = Map(config.pivots, config.pegs)
+    return LiveRates(
+        [
+            Exchange(ExchangeOptions(name, ways, config.urls.get(name), seconds_max), utc_now)
+            for name in config.exchanges
+        ],
+        LiveOptions(
+            Rules(config.min_sources, config.stale_after_seconds, config.outlier_bps),
+            cache_seconds=float(config.cache_seconds),
+            seconds_max=seconds_max,
+            aside_seconds=float(config.aside_seconds),
+        ),
+    )
+
+
+async def open_context(
+    config: Config, database: Database, *, port: int | None = None, rates: RateSource | None = None
+) -> Context:
+    """What use cases need; the configured networks have their rows afterwards.
+
+    `rates` are the configured ones unless given; who quotes gives them, and closes them.
+    """
     from tallystick.services.context import Context
     from tallystick.services.networks import sync_networks
 
     context = Context(
         database=database,
         networks={name: network.network for name, network in config.networks.items()},
-        rates=StaticRates(config.rates.static),
+        rates=build_rates(config.rates) if rates is None else rates,
         public_url=config.url_on(config.port if port is None else port),
         allow_private_targets=config.webhooks.allow_private_targets,
     )
     async with database.transaction() as connection:
         await sync_networks(connection, context.networks)
     return context
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _tell_of_unwatched(context: Context) -> None:
@@ -251,8 +293,16 @@ async def serve(
             stack.push_async_callback(lambda: asyncio.gather(loading, return_exceptions=True))
         database = await stack.enter_async_context(open_database(config))
         port = config.port if address is None else address.getsockname()[1]
-        context = await open_context(config, database, port=port)
+        rates = build_rates(config.rates)
+        stack.push_async_callback(rates.close)
+        context = await open_context(config, database, port=port, rates=rates)
         await _tell_of_unwatched(context)
+        if parts & {
+            Part.API,
+            Part.JOBS,
+        }:  # who quotes: the first customer should not wait for the exchanges' lists
+            opening = asyncio.create_task(rates.open(), name="open-rates")
+            stack.push_async_callback(_end, opening)
         loops = _loops(stack, context, parts, followed, on_progress)
         supervisor = Supervisor(loops, stop_seconds_max=config.server.stop_seconds_max)
         async with _supervised(supervisor, stop):

@@ -6,15 +6,14 @@ library is loaded in a thread when the first exchange is opened: it takes most o
 Must not: judge a price (that is `rates.median`), hold a key, or call anything that is not public.
 
 The price is the middle of the best bid and ask. Where one of them is missing, or they lie further apart than WIDE,
-it is the last trade's. Its time is the exchange's own; where the exchange names none (kraken) it is the Date header of its
-answer, so that a copy from somebody's cache is as old as it is; and without that, the time when we asked.
+it is the last trade's. Its time is the exchange's own; where the exchange names none (kraken) it is the Date header of
+its answer, so that a copy from somebody's cache is as old as it is; and without that, the time when we asked.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib
-import importlib.util
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -24,8 +23,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from fractions import Fraction
-from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, ClassVar, Final, NoReturn
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -43,21 +41,12 @@ CONNECTIONS_MAX: Final = 4
 WIDE: Final = Fraction(1, 20)
 RETRY_AFTER_SECONDS_MAX: Final = 3600
 
-_ID: Final = re.compile(r"[a-z][a-z0-9]{1,30}", re.ASCII)
 _NUMBER: Final = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
 # A number such as 1e999999999 is ten bytes that the library would write out as a gigabyte of digits.
 _BOMB: Final = re.compile(r'(?<=[\s":,\[])[-+]?[0-9.]+[eE][-+]?[0-9]{3,}(?=[\s",\]}])', re.ASCII)
 _SECONDS: Final = re.compile(r"[0-9]{1,6}", re.ASCII)
 
 _answered_at: ContextVar[list[datetime]] = ContextVar("answered_at")
-
-
-def is_exchange(name: str) -> bool:
-    """Whether ccxt has an exchange of this id. Looks for its file only: nothing is imported."""
-    found = importlib.util.find_spec("ccxt") if _ID.fullmatch(name) else None
-    if found is None or found.origin is None:
-        return False
-    return (Path(found.origin).parent / "async_support" / f"{name}.py").is_file()
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +212,8 @@ def _moved(addresses: Any, url: str) -> Any:
 class _Door:
     """All that the library can reach the world through: GET without redirects, cookies, proxies, of bounded size."""
 
+    headers: ClassVar[Mapping[str, str]] = {"User-Agent": "tallystick", "Accept": "application/json"}
+
     def __init__(self, seconds_max: float) -> None:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, resolver=aiohttp.ThreadedResolver()),
@@ -298,7 +289,7 @@ def _fail(name: str, error: Exception) -> NoReturn:
     if isinstance(error, theirs.DDoSProtection | theirs.RateLimitExceeded):
         raise SourceUnavailable("It asks to be asked less often.", object_id=name) from error
     if isinstance(error, theirs.NetworkError | aiohttp.ClientError | OSError):
-        raise SourceUnavailable("It cannot be reached.", object_id=name) from error
-    if isinstance(error, theirs.ExchangeError):
+        raise SourceUnavailable("It is not available.", object_id=name) from error
+    if isinstance(error, theirs.BaseError):
         raise SourceUnavailable("It answered with an error.", object_id=name) from error
     raise SourceIncomplete("Its answer cannot be read.", object_id=name) from error
