@@ -25,7 +25,7 @@ from tallystick.api.edge import Application
 from tallystick.api.limits import Limits
 from tallystick.api.problems import EXCEPTION_HANDLERS
 from tallystick.api.request import ApiRequest
-from tallystick.api.resources import health, invoices, networks, payments, wallets, webhooks
+from tallystick.api.resources import health, invoices, networks, payments, policies, wallets, webhooks
 from tallystick.api.resources.common import BEARER
 from tallystick.api.strict_json import BODY_BYTES_MAX
 from tallystick.services.context import Context
@@ -37,9 +37,19 @@ _V1_HANDLERS = (
     *payments.HANDLERS,
     *wallets.HANDLERS,
     *networks.HANDLERS,
+    *policies.HANDLERS,
     *webhooks.HANDLERS,
 )
-_TAGS = ("Invoices", "Payments", "Wallets", "Networks", "Webhooks", "Events", "Operation")
+_TAGS = (
+    "Invoices",
+    "Payments",
+    "Wallets",
+    "Networks",
+    "Confirmation policies",
+    "Webhooks",
+    "Events",
+    "Operation",
+)
 
 
 def create_app(

@@ -14,8 +14,10 @@ from msgspec import UNSET, Meta, UnsetType
 
 from tallystick.core.errors import FieldProblem, InvalidInput
 from tallystick.core.invoice import LatePayment
+from tallystick.core.policy_rules import RULES_MAX
 from tallystick.core.urls import URL_LENGTH_MAX, check_return_url
 from tallystick.services.invoices import NewInvoice
+from tallystick.services.policies import PolicyRule, PreviewRequest
 from tallystick.services.wallets import NewWallet
 from tallystick.services.webhooks import EndpointChange, NewEndpoint
 
@@ -125,6 +127,34 @@ class RegisterWallet(Body, frozen=True):
     def to_service(self) -> NewWallet:
         """As the service takes it."""
         return NewWallet(self.family, self.account_key, self.label)
+
+
+class PutConfirmationPolicy(Body, frozen=True):
+    """All rules, in order: the first that matches applies. An empty list leaves every network's default."""
+
+    rules: Annotated[list[PolicyRule], Meta(max_length=RULES_MAX)]
+
+
+class PreviewConfirmationPolicy(Body, frozen=True):
+    """An invoice as far as rules look at it. `asset` and `network` left out: everything that would be accepted."""
+
+    amount: Annotated[str, Meta(min_length=1, max_length=120)]
+    currency: Annotated[str, Meta(min_length=1, max_length=20)]
+    asset: Word | None = None
+    network: Word | None = None
+    product_type: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
+    confirmation_policy: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
+
+    def to_service(self) -> PreviewRequest:
+        """As the service takes it."""
+        return PreviewRequest(
+            amount=self.amount,
+            currency=self.currency,
+            asset=self.asset,
+            network=self.network,
+            product_type=self.product_type,
+            confirmation_policy=self.confirmation_policy,
+        )
 
 
 class CreateEndpoint(Body, frozen=True):
