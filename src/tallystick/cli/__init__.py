@@ -35,7 +35,7 @@ _COMMANDS: Final = (
     ("wallet", "manage:wallet", "Register account public keys under which customers pay."),
     ("invoice", "inspect:invoice", "Show an invoice with its history."),
     ("trace", "inspect:trace", "Show what a transaction paid."),
-    ("network", "manage:network", "Resume a halted network."),
+    ("network", "manage:network", "Resume a halted network, or raise what it requires."),
     ("doctor", "doctor:doctor", "Check configuration, database, nodes, tokens, clocks."),
     ("config", "manage:config", "Print an explained configuration file."),
     ("bench", "bench:bench", "Run the benchmarks of a checkout."),

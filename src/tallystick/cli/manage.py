@@ -13,7 +13,7 @@ from tallystick.cli.common import JsonFlag, load_config, parts_of, print_object
 
 if TYPE_CHECKING:
     from tallystick.db.sql import Connection
-    from tallystick.services.context import Context
+    from tallystick.services.context import Actor, Context
 
 merchant: Final = App(name="merchant", help="Merchants.")
 key: Final = App(name="key", help="API keys.")
@@ -156,6 +156,60 @@ def resume_network(name: str, *, json: JsonFlag = False) -> None:
         return ResumedNetwork(name=name, status="catching_up")
 
     print_object(transact(work), as_json=json)
+
+
+@network.command(name="raise")
+def raise_network(name: str, *, confirmations: int, note: str, json: JsonFlag = False) -> None:
+    """Require more confirmations on a network: of new invoices, and of open ones of which nothing is confirmed yet.
+
+    Never lowers a requirement. Rules that wait for the network's own word (safe, finalized) stay as they are.
+
+    Parameters
+    ----------
+    name
+        The network's name in the configuration.
+    confirmations
+        How many blocks must hold or follow a payment at least, while the raise stands.
+    note
+        Why. Merchants read it with each payment option that was raised.
+    """
+
+    async def work(connection: Connection, ctx: Context) -> Any:
+        from tallystick.services import congestion
+
+        return await congestion.raise_requirement(connection, ctx, operator(), name, confirmations, note)
+
+    print_object(transact(work), as_json=json)
+
+
+@network.command(name="lift")
+def lift_network(name: str, *, json: JsonFlag = False) -> None:
+    """End a raise: new invoices require what the rules say again. Open invoices keep what they require.
+
+    Parameters
+    ----------
+    name
+        The network's name in the configuration.
+    """
+
+    async def work(connection: Connection, ctx: Context) -> Any:
+        from tallystick.services import congestion
+
+        return await congestion.lift_requirement(connection, ctx, name)
+
+    print_object(transact(work), as_json=json)
+
+
+def operator() -> Actor:
+    """Whoever runs the command: the name of the system's user, where it has one."""
+    import getpass
+
+    from tallystick.services.context import Actor, ActorType
+
+    try:
+        return Actor(ActorType.OPERATOR, getpass.getuser())
+    except (KeyError, OSError):  # a container's user may have a number only
+        return Actor(ActorType.OPERATOR)
 
 
 def config() -> None:

@@ -18,6 +18,7 @@ from tallystick.core.errors import StaleWrite
 from tallystick.core.ids import IdKind
 from tallystick.core.money import Asset
 from tallystick.core.network import Network
+from tallystick.core.policy_rules import CONFIRMATIONS_MAX
 from tallystick.db import networks as network_store
 from tallystick.db import sightings
 from tallystick.db.sql import Connection, Record, load
@@ -274,7 +275,12 @@ async def _shallower(connection: Connection, network: Network, tip: int, ancesto
     """Invoices whose transfers kept their block but lost depth, because the new branch is shorter than ours was."""
     deepest = max(network.safety_depth, network.requirement.confirmations)
     rows = await SQL.anchored_between.all(
-        connection, network=network.name, from_height=tip - deepest, to_height=ancestor
+        connection,
+        network=network.name,
+        tip=tip,
+        from_height=tip - deepest,
+        to_height=ancestor,
+        lowest=tip - CONFIRMATIONS_MAX,
     )
     return {row["invoice_id"] for row in rows}
 

@@ -67,12 +67,15 @@ FROM conflicts AS c JOIN transfers AS t ON t.id = c.transfer_id
 WHERE c.network = :network AND c.block_hash = ANY(:hashes::text[]);
 
 -- name: anchored_between
--- Invoices with a transfer in the best chain between two heights: their depth changes when the tip goes back.
+-- Invoices with a transfer in the best chain between two heights: their depth changes when the tip goes back. Below that,
+-- down to the lowest height that any rule can reach, those whose option requires more than is left of their depth.
 SELECT DISTINCT t.invoice_id
 FROM blocks AS b
 JOIN anchors AS n ON n.network = b.network AND n.block_hash = b.hash
 JOIN transfers AS t ON t.id = n.transfer_id
-WHERE b.network = :network AND b.in_best_chain AND b.height BETWEEN :from_height AND :to_height;
+JOIN payment_options AS o ON o.id = t.option_id
+WHERE b.network = :network AND b.in_best_chain AND b.height BETWEEN LEAST(:lowest::bigint, :from_height::bigint) AND :to_height
+  AND (b.height >= :from_height OR o.confirmations_required > :tip::bigint - b.height + 1);
 
 -- name: due_by_height
 -- Invoices waiting for a height that this network has reached. Three range scans, so that what waits for later costs nothing.
