@@ -43,6 +43,12 @@ class Fault(StrEnum):
     OTHER_GENESIS = "another first block"
     NO_TAGS = "finality tags are refused"
     NULL_TAGS = "finality tags have no block"
+    EMPTY_TRACES = "a block's traces are empty"
+    SHORT_TRACES = "the last trace is missing"
+    NULL_TRACES = "a block's traces are null"
+    NO_TRACING = "methods of tracing do not exist"
+    TRACES_REFUSED = "a block's history is gone"
+    TRACES_FORBIDDEN = "403 for anything about tracing"
     TOO_MANY_REQUESTS = "429 with Retry-After"
     LIMIT_ERROR = "200 with a limit error"
     SERVER_ERROR = "500"
@@ -101,6 +107,8 @@ class LyingProxy:
             question = await self._older(json.loads(question))
         if fault is not None:
             broken = await self._broken(fault, request)
+            if fault is Fault.TRACES_FORBIDDEN and b"trace" in question.lower():
+                broken = web.Response(status=403, text="not in your plan")
             if broken is not None:
                 return broken
         async with self._session.post(
@@ -168,7 +176,10 @@ class LyingProxy:
         listed = self._envelopes(fault, listed)
         for answer in listed:
             call = calls.get(answer.get("id"))
-            if call is not None and "result" in answer:
+            if call is not None and fault in _TRACE_REFUSALS and call["method"] in _TRACING:
+                answer.pop("result", None)
+                answer["error"] = _TRACE_REFUSALS[fault]
+            elif call is not None and "result" in answer:
                 self._result(fault, call, answer)
         return json.dumps(listed[0] if single else listed).encode()
 
@@ -251,6 +262,11 @@ def _other_receiver(log: dict[str, Any]) -> dict[str, Any]:
 
 _EMPTY_BLOOM = "0x" + "00" * 256
 _RECEIPTS = "eth_getBlockReceipts"
+_TRACING = ("trace_block", "debug_traceBlockByHash")
+_TRACE_REFUSALS = {
+    Fault.NO_TRACING: {"code": -32601, "message": "the method does not exist"},
+    Fault.TRACES_REFUSED: {"code": -32000, "message": "required historical state unavailable"},
+}
 _CHANGES: dict[Fault, dict[str, Change]] = {
     Fault.NULL_RECEIPTS: {_RECEIPTS: lambda _: None},
     Fault.ONE_NULL_RECEIPT: {_RECEIPTS: lambda receipts: [*receipts[:-1], None]},
@@ -270,6 +286,9 @@ _CHANGES: dict[Fault, dict[str, Change]] = {
     Fault.CHANGED_RECEIVER: {
         _RECEIPTS: _on_logs(lambda logs: _renumbered([*logs[:-1], _other_receiver(logs[-1])]))
     },
+    Fault.EMPTY_TRACES: {"trace_block": lambda _: []},
+    Fault.SHORT_TRACES: {"trace_block": lambda traces: traces[:-1]},
+    Fault.NULL_TRACES: {"trace_block": lambda _: None},
     Fault.NULL_BLOCK: {"eth_getBlockByNumber": lambda _: None},
     Fault.OTHER_CHAIN: {"eth_chainId": lambda _: "0xdead"},
 }

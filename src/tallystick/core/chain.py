@@ -22,8 +22,8 @@ class Channel(StrEnum):
 
     VALUE = "value"  # native coin moved by the transaction itself (EVM: tx.to and tx.value); ordinal 0
     LOG = "log"  # an event of a token contract; ordinal is the position among its transaction's own logs
-    TRACE = "trace"  # native coin moved by a contract call; ordinal is the position in the call trace
-    BALANCE = "balance"  # native coin found on an address at a block, and explained by no transfer; ordinal 0
+    TRACE = "trace"  # native coin moved by a contract call; ordinal is the position among its inner moves
+    BALANCE = "balance"  # native coin found on an address at a block, and explained by no transfer
     OUTPUT = "output"  # a transaction output; ordinal is the output index
     INVOICE = "invoice"  # a payment request settled off chain (Lightning); ordinal 0
 
@@ -86,12 +86,14 @@ class Block:
     """A complete, checked block: its header, all transfers in it, and what its transactions spent.
 
     `spends` maps spend key to transaction hash for every transaction of the block, also for failed ones: a
-    failed transaction uses up its nonce and so replaces others.
+    failed transaction uses up its nonce and so replaces others. `untraced` says why native coin moved by contract
+    calls is not among the transfers, where the network should tell it; None where it does, or need not.
     """
 
     header: BlockHeader
     transfers: tuple[ObservedTransfer, ...]
     spends: dict[str, str]
+    untraced: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

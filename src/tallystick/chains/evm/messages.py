@@ -59,6 +59,7 @@ class TransactionAnswer(Struct, rename={"sender": "from"}, gc=False):
     value: Quantity = "0x0"
     nonce: Quantity | None = None
     type: str | None = None
+    gas: Quantity | None = None
 
 
 class BlockAnswer(Struct, rename={"parent_hash": "parentHash", "logs_bloom": "logsBloom"}, gc=False):
@@ -100,6 +101,74 @@ class ReceiptAnswer(
     logs: list[LogAnswer]
     status: str | None = None
     logs_bloom: str | None = None
+
+
+class FlatAction(
+    Struct,
+    rename={"sender": "from", "call_type": "callType", "heir": "refundAddress"},
+    gc=False,
+):
+    """What one step of `trace_block` does: a call or creation (`from`, `to`, `value`), or a self-destruction
+    (`address`, `refundAddress`, `balance`)."""
+
+    sender: AddressText | None = None
+    to: AddressText | None = None
+    value: Quantity | None = None
+    call_type: str | None = None
+    address: AddressText | None = None
+    heir: AddressText | None = None
+    balance: Quantity | None = None
+
+
+class FlatResult(Struct, gc=False):
+    """What came of a step: of a creation, the new contract's address."""
+
+    address: AddressText | None = None
+
+
+class FlatTrace(
+    Struct,
+    rename={
+        "trace_address": "traceAddress",
+        "block_hash": "blockHash",
+        "transaction_hash": "transactionHash",
+        "transaction_position": "transactionPosition",
+    },
+    gc=False,
+):
+    """One step of a transaction as `trace_block` lists it: depth first, each with its path from the root.
+
+    Rewards of old proof-of-work blocks are listed as well, without a transaction.
+    """
+
+    type: str
+    action: FlatAction
+    trace_address: list[int]
+    subtraces: int
+    block_hash: Hash | None = None
+    transaction_hash: Hash | None = None
+    transaction_position: int | None = None
+    result: FlatResult | None = None
+    error: str | None = None
+
+
+class CallFrame(Struct, rename={"sender": "from"}, gc=False):
+    """One call of a transaction as the `callTracer` tells it, with the calls that it made in their order."""
+
+    type: str
+    sender: AddressText
+    to: AddressText | None = None
+    value: Quantity | None = None
+    error: str | None = None
+    calls: list[CallFrame] | None = None
+
+
+class TracedTransaction(Struct, rename={"tx_hash": "txHash"}, gc=False):
+    """One entry of `debug_traceBlockByHash`; older nodes leave the hash out."""
+
+    result: CallFrame | None = None
+    tx_hash: Hash | None = None
+    error: str | None = None
 
 
 def quantity(text: str) -> int:

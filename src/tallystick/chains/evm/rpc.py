@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from itertools import count
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import aiohttp
 import msgspec
@@ -34,6 +34,7 @@ from tallystick.chains.evm.messages import Answer, Failure
 from tallystick.core.errors import ConfigurationError, SourceIncomplete, SourceUnavailable
 
 ResultT = TypeVar("ResultT")
+ResultT_co = TypeVar("ResultT_co", covariant=True)
 Batch: TypeAlias = list[Answer[ResultT]] | Answer[ResultT]
 """What a node may send for a batch: one answer per call, or one failure for all of them."""
 
@@ -49,6 +50,14 @@ _READ_BUFFER_BYTES: Final = 1 << 20
 METHOD_MISSING_CODES: Final = frozenset({-32601, -32004, -32600, -32602})
 # EIP-1474 "limit exceeded", and the HTTP number that some providers put there.
 LIMIT_CODES: Final = frozenset({-32005, 429})
+
+
+class Decoder(Protocol[ResultT_co]):
+    """Turns an answer's bytes into a value. Raises what `msgspec.json.Decoder` raises."""
+
+    def decode(self, body: bytes, /) -> ResultT_co:
+        """The value."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +104,12 @@ class RpcRefused(SourceUnavailable):
         return self.rpc_code in LIMIT_CODES
 
 
+class RpcBeyond(SourceUnavailable):
+    """The node, or what stands before it, will not or cannot answer this question: HTTP 4xx, or too large an answer."""
+
+    code = "source_unavailable"
+
+
 class _Transient(SourceUnavailable):
     """A trouble that may be over at once: worth another attempt within the call."""
 
@@ -136,7 +151,7 @@ class RpcClient:
             reraise=True,
         )
 
-    async def call(self, call: Call, decoder: msgspec.json.Decoder[Answer[ResultT]]) -> ResultT:
+    async def call(self, call: Call, decoder: Decoder[Answer[ResultT]]) -> ResultT:
         """The result of one call. Raises RpcRefused, SourceUnavailable or SourceIncomplete."""
         request_id = next(self._ids)
         body = await self.post(self._encode(_request(request_id, call)))
@@ -254,7 +269,7 @@ class RpcClient:
             chunks.append(chunk)
         return b"".join(chunks)
 
-    def _decode(self, body: bytes, decoder: msgspec.json.Decoder[ResultT]) -> ResultT:
+    def _decode(self, body: bytes, decoder: Decoder[ResultT]) -> ResultT:
         try:
             return decoder.decode(body)
         except msgspec.ValidationError as error:
@@ -270,7 +285,11 @@ class RpcClient:
     def _bad_status(self, response: aiohttp.ClientResponse) -> SourceUnavailable:
         status = response.status
         retry_after = retry_after_seconds(response.headers.get("Retry-After"), datetime.now(UTC))
-        kind = _Transient if status in _TRANSIENT_STATUSES else SourceUnavailable
+        kind = SourceUnavailable
+        if status in _TRANSIENT_STATUSES:
+            kind = _Transient
+        elif 400 <= status < 500:
+            kind = RpcBeyond
         reason = "asks to be called less often" if status == 429 else "cannot answer"
         return kind(
             f"The node {reason} (HTTP {status}).", object_id=self.name, retry_after_seconds=retry_after
@@ -292,7 +311,7 @@ class RpcClient:
         return SourceUnavailable(what, object_id=self.name, remedy="It is asked again.")
 
     def _too_large(self) -> SourceUnavailable:
-        return SourceUnavailable(
+        return RpcBeyond(
             f"The node's answer is larger than {self._limits.response_bytes_max} bytes.",
             object_id=self.name,
             remedy="Raise the network's limit if its blocks are that large.",

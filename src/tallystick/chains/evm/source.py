@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import aiohttp
 import msgspec
@@ -33,6 +33,7 @@ from tallystick.chains.evm.rpc import (
     value_in,
 )
 from tallystick.chains.evm.token_info import TokenInfo, token_calls, token_info_in
+from tallystick.chains.evm.tracing import TraceMode, Tracing
 from tallystick.chains.source import ChainIdentity, NodeState
 from tallystick.core.chain import Block, BlockHeader, Head, MempoolSnapshot
 from tallystick.core.errors import (
@@ -46,6 +47,7 @@ from tallystick.core.errors import (
 )
 
 ResultT = TypeVar("ResultT")
+TracesT = TypeVar("TracesT")
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 _ORIGINS_REMEMBERED_MAX: Final = 1024
@@ -69,7 +71,8 @@ _MIXED_BATCH: Final[msgspec.json.Decoder[Batch[msgspec.Raw]]] = msgspec.json.Dec
 class EvmOptions:
     """One EVM network. Times are seconds.
 
-    `genesis_hash` pins the first block if it is known beforehand. `finality_tags` off: the chain has no
+    `genesis_hash` pins the first block if it is known beforehand. `traces` says how inner calls are asked for
+    (`tracing`), and `trace_timeout_seconds` how long one block may take. `finality_tags` off: the chain has no
     usable `safe` and `finalized`. `blooms` off: its nodes answer with empty log blooms, so that logs cannot
     be checked against them.
     """
@@ -80,6 +83,8 @@ class EvmOptions:
     genesis_hash: str | None = None
     finality_tags: bool = True
     blooms: bool = True
+    traces: TraceMode = "auto"
+    trace_timeout_seconds: float = 20.0
     aside_seconds: float = 10.0
     agreement_timeout_seconds: float = 3.0
     limits: RpcLimits = field(default_factory=RpcLimits)
@@ -93,6 +98,7 @@ class _Node:
     """
 
     rpc: RpcClient
+    tracing: Tracing
     verified: bool = False
     wrong_chain: bool = False
     aside_until: float = 0.0
@@ -158,7 +164,7 @@ class EvmSource:
         return await self._with_a_node(ask)
 
     async def block_at(self, height: int) -> Block:
-        """The best chain's complete block at `height`; its receipts come by its hash, from the same node.
+        """The best chain's complete block at `height`; receipts and traces come side by side, from the same node.
 
         Raises BlockNotFound, SourceIncomplete or SourceUnavailable; all mean: ask again later.
         """
@@ -166,8 +172,13 @@ class EvmSource:
 
         async def ask(node: _Node) -> Block:
             answer = await _found(node, call, _BLOCK, height)
-            receipts = await self._receipts(node, answer)
-            block = checked_block(answer, receipts, blooms=self._options.blooms)
+            if node.tracing.wanted:
+                receipts, traces = await _both(self._receipts(node, answer), node.tracing.ask(answer))
+                block = checked_block(answer, receipts, blooms=self._options.blooms)
+                block = node.tracing.complete(block, answer, receipts, traces)
+            else:
+                receipts = await self._receipts(node, answer)
+                block = node.tracing.unasked(checked_block(answer, receipts, blooms=self._options.blooms))
             self._expect_height(block.header, height, node)
             self._remember_origin(block.header.hash, node)
             return block
@@ -239,7 +250,10 @@ class EvmSource:
             limits = self._options.limits
             self._session = new_session(limits)
             clients = [RpcClient(url, self._session, limits) for url in self._options.rpc_urls]
-            self._nodes = tuple(_Node(client) for client in clients)
+            timeout = min(self._options.trace_timeout_seconds, 0.9 * limits.total_timeout_seconds)
+            self._nodes = tuple(
+                _Node(client, Tracing(client, self._options.traces, timeout)) for client in clients
+            )
         return self._nodes
 
     def _in_order(self) -> list[_Node]:
@@ -276,6 +290,7 @@ class EvmSource:
         node.aside_until = time.monotonic() + max(self._options.aside_seconds, asked or 0)
         node.verified = False
         node.problem = error.what
+        node.tracing.reconsider()
 
     async def _verify(self, node: _Node) -> None:
         """Compare the node's chain id and genesis with ours. Raises WrongChain or another SourceError."""
@@ -387,6 +402,20 @@ class EvmSource:
         except TimeoutError:
             self._put_aside(node, SourceUnavailable("The node did not answer in time."))
         return None
+
+
+async def _both(
+    receipts: Awaitable[ResultT], traces: Coroutine[Any, Any, TracesT]
+) -> tuple[ResultT, TracesT]:
+    """Both answers, asked for at once; the traces are called off if the receipts do not come."""
+    asked = asyncio.create_task(traces)
+    try:
+        first = await receipts
+    except BaseException:
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        raise
+    return first, await asked
 
 
 async def _found(
