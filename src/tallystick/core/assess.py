@@ -33,7 +33,7 @@ detected or partially_paid: from a verdict over the window there is no way back.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from fractions import Fraction
@@ -63,7 +63,7 @@ from tallystick.core.invoice import (
 )
 from tallystick.core.money import AMOUNT_MAX
 from tallystick.core.refund import DECIDED, RefundStatus, RefundVerdict, judge_refund
-from tallystick.core.shares import LIVE, Judged, Measure, Shares, Verdict, add_up
+from tallystick.core.shares import LIVE, NOTHING, Judged, Measure, Shares, Unit, Verdict, add_up, units_of
 
 
 class Marker(StrEnum):
@@ -134,19 +134,30 @@ class _Case:
     set_aside: frozenset[str]  # being given back: pays no more
     given_back: frozenset[str]  # was given back: not there any more
     dismissed: frozenset[str]  # dealt with by a person
+    # Worked out once for each question.
+    units: dict[frozenset[str], list[Unit]] = field(default_factory=dict)
+    sums: dict[tuple[frozenset[str], Measure, bool], Shares] = field(default_factory=dict)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing can come in time any more: the window closed, or the merchant withdrew the invoice once."""
+        return self.closed or self.facts.decisions.canceled_at is not None
 
     @property
     def withdrawn(self) -> bool:
         return self.facts.decisions.withdrawn
 
     def shares(self, measure: Measure, *, without: frozenset[str], late_too: bool = True) -> Shares:
-        return add_up(
-            self.terms,
-            self.facts.decisions,
-            [(fact, verdict) for fact, verdict in self.judged if fact.id not in without],
-            measure,
-            late_too=late_too,
-        )
+        """What came, less the transfers named in `without`."""
+        asked_for = (without, measure, late_too)
+        known = self.sums.get(asked_for)
+        if known is None:
+            units = self.units.get(without)
+            if units is None:
+                counting = [(fact, verdict) for fact, verdict in self.judged if fact.id not in without]
+                units = self.units[without] = units_of(self.terms, self.facts.decisions, counting)
+            known = self.sums[asked_for] = add_up(units, measure, late_too=late_too)
+        return known
 
 
 def assess(terms: InvoiceTerms, facts: Facts, now: datetime) -> Assessment:
@@ -266,7 +277,7 @@ def _status(case: _Case) -> tuple[Status, bool, bool]:
 def _in_time(case: _Case) -> Shares:
     """What counts as having come within the window. A withdrawn invoice asked for nothing."""
     if case.withdrawn:
-        return Shares()
+        return Shares(NOTHING, NOTHING, NOTHING)
     return case.shares(Measure.REQUIRED, without=case.set_aside, late_too=False)
 
 
@@ -280,8 +291,7 @@ def _status_of_too_little(case: _Case, in_time: Shares, everything: Shares) -> t
         return Status.DETECTED, False
     if any(_needs_review(case, fact, verdict) for fact, verdict in case.judged):
         return Status.REVIEW_REQUIRED, False
-    over = case.closed or case.withdrawn
-    if over:
+    if case.over:
         # What is on its way back still tells how the invoice ended, until it has arrived.
         kept = case.shares(Measure.REQUIRED, without=case.given_back)
         if kept.seen >= 1:
@@ -294,7 +304,7 @@ def _status_of_too_little(case: _Case, in_time: Shares, everything: Shares) -> t
         return Status.PARTIALLY_PAID, False
     if case.withdrawn:
         return Status.CANCELED, False
-    return _status_without_money(case.terms, closed=case.closed), False
+    return _status_without_money(case.terms, closed=case.over), False
 
 
 def _status_without_money(terms: InvoiceTerms, *, closed: bool) -> Status:
@@ -329,8 +339,7 @@ def _everything_returned(case: _Case) -> bool:
     ]
     if not there or any(fact.id not in case.given_back for fact, _ in there):
         return False
-    over = case.closed or case.withdrawn
-    return over or any(verdict.match is Match.MATCHED for _, verdict in there)
+    return case.over or any(verdict.match is Match.MATCHED for _, verdict in there)
 
 
 def _reversed_after_it_left(case: _Case) -> bool:
@@ -421,7 +430,7 @@ def _wakeups(case: _Case, refunds: tuple[RefundVerdict, ...]) -> tuple[Wakeup, .
         if refund.status is RefundStatus.CONFIRMING and refund.anchor is not None:
             about = refund_facts[refund.refund_id]
             found.add(_when_final(about.asset.network, refund.anchor, about.requirement))
-    if not case.closed and not case.withdrawn:
+    if not case.over:
         networks = _paying_networks(terms)
         waiting = [name for name in networks if not _scanned_past(facts.networks.get(name), terms.deadline)]
         found |= {Wakeup(name, Marker.TIME, int(terms.deadline.timestamp())) for name in waiting}

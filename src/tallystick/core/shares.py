@@ -27,6 +27,8 @@ from tallystick.core.invoice import (
 
 BPS: Final = 10_000
 
+NOTHING: Final = Fraction(0)
+
 SIGNIFICANT: Final = Fraction(1, 10_000)
 """Less than this part of what was asked is dust: it changes no state (F-TOKEN-2)."""
 
@@ -69,9 +71,9 @@ class Measure(Enum):
 class Shares:
     """Fractions of the invoice that are seen, in blocks and confirmed, in one measure."""
 
-    seen: Fraction = Fraction(0)
-    in_blocks: Fraction = Fraction(0)
-    confirmed: Fraction = Fraction(0)
+    seen: Fraction
+    in_blocks: Fraction
+    confirmed: Fraction
 
     @property
     def significant(self) -> bool:
@@ -79,31 +81,92 @@ class Shares:
         return self.seen >= SIGNIFICANT
 
 
-def add_up(
-    terms: InvoiceTerms, decisions: Decisions, judged: Judged, measure: Measure, *, late_too: bool
-) -> Shares:
-    """What came, in the given measure. Without `late_too` only what is in time, or was decided to count as such."""
-    groups = _standing_groups(decisions, judged)
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What counts together: one transfer, or those that one decision names. As far as the least advanced of them."""
+
+    asked: Fraction
+    required: Fraction
+    allowed: Fraction
+    in_blocks: bool
+    confirmed: bool
+    on_time: bool
+
+    def in_measure(self, measure: Measure) -> Fraction:
+        """Its share in a measure."""
+        if measure is Measure.ASKED:
+            return self.asked
+        return self.required if measure is Measure.REQUIRED else self.allowed
+
+
+def units_of(terms: InvoiceTerms, decisions: Decisions, judged: Judged) -> list[Unit]:
+    """What came, each transfer in one unit at most."""
+    groups = _standing_groups(decisions, judged) if decisions.recorded else []
     grouped = frozenset[str]().union(*(members for _, members in groups))
-    total = Shares()
-    for fact, verdict in judged:
-        if fact.id not in grouped and _counts(fact, verdict) and (late_too or verdict.on_time):
-            total = _plus(total, _share(terms, fact, measure), [verdict])
-    known = {fact.id: (fact, verdict) for fact, verdict in judged}
-    for decision, members in groups:
-        named = [known[one] for one in sorted(members)]
-        share = _group_share(terms, decision, named, measure)
-        total = _plus(total, share, [verdict for _, verdict in named])
+    found = [
+        _unit(terms, None, [(fact, verdict)], on_time=verdict.on_time)
+        for fact, verdict in judged
+        if fact.id not in grouped and _counts(fact, verdict)
+    ]
+    if groups:
+        known = {fact.id: (fact, verdict) for fact, verdict in judged}
+        found += [
+            _unit(terms, decision, [known[one] for one in sorted(members)], on_time=True)
+            for decision, members in groups
+        ]
+    return found
+
+
+def add_up(units: Sequence[Unit], measure: Measure, *, late_too: bool = True) -> Shares:
+    """The sum in a measure. Without `late_too` only what is in time, or was decided to count as such."""
+    counting = [unit for unit in units if late_too or unit.on_time]
+    seen = _sum(counting, measure)
+    placed = [unit for unit in counting if unit.in_blocks]
+    final = [unit for unit in counting if unit.confirmed]
+    # Sums of exact fractions are what an assessment spends its time on; mostly all three are the same.
+    in_blocks = seen if len(placed) == len(counting) else _sum(placed, measure)
+    confirmed = in_blocks if len(final) == len(placed) else _sum(final, measure)
+    return Shares(seen, in_blocks, confirmed)
+
+
+def _sum(units: Sequence[Unit], measure: Measure) -> Fraction:
+    if not units:
+        return NOTHING
+    total = units[0].in_measure(measure)
+    for unit in units[1:]:
+        total += unit.in_measure(measure)
     return total
+
+
+def _unit(terms: InvoiceTerms, decision: Decision | None, named: Judged, *, on_time: bool) -> Unit:
+    confirmed = all(verdict.status is PaymentStatus.CONFIRMED for _, verdict in named)
+    in_blocks = all(
+        verdict.anchor is not None or verdict.status is PaymentStatus.CONFIRMED for _, verdict in named
+    )
+
+    def share(measure: Measure) -> Fraction:
+        if decision is not None:
+            return _group_share(terms, decision, named, measure)
+        fact = named[0][0]
+        return _worth(terms, fact) * measure.of(terms.option(fact.option_id).tolerance)
+
+    return Unit(
+        asked=share(Measure.ASKED),
+        required=share(Measure.REQUIRED),
+        allowed=share(Measure.ALLOWED),
+        in_blocks=in_blocks,
+        confirmed=confirmed,
+        on_time=on_time,
+    )
+
+
+def _worth(terms: InvoiceTerms, fact: TransferFact) -> Fraction:
+    """The fraction of what its option asked, by the quote in force when it was first evidenced."""
+    return Fraction(fact.amount, terms.option(fact.option_id).asked_at(fact.first_evidence_at))
 
 
 def _counts(fact: TransferFact, verdict: Verdict) -> bool:
     return verdict.match is Match.MATCHED and verdict.status in LIVE and not fact.internal
-
-
-def _share(terms: InvoiceTerms, fact: TransferFact, measure: Measure) -> Fraction:
-    option = terms.option(fact.option_id)
-    return Fraction(fact.amount, option.asked_at(fact.first_evidence_at)) * measure.of(option.tolerance)
 
 
 def _standing_groups(decisions: Decisions, judged: Judged) -> list[tuple[Decision, frozenset[str]]]:
@@ -131,7 +194,11 @@ def _group_share(terms: InvoiceTerms, decision: Decision, named: Judged, measure
     if decision.value is not None:
         return Fraction(decision.value, terms.price.amount) * measure.of(tolerance)
     brought = sum(
-        (_share(terms, fact, measure) for fact, verdict in named if verdict.match is Match.MATCHED),
+        (
+            _worth(terms, fact) * measure.of(terms.option(fact.option_id).tolerance)
+            for fact, verdict in named
+            if verdict.match is Match.MATCHED
+        ),
         Fraction(0),
     )
     if measure is Measure.REQUIRED:
@@ -139,16 +206,3 @@ def _group_share(terms: InvoiceTerms, decision: Decision, named: Judged, measure
     if brought == 0:
         return measure.of(tolerance)
     return min(Fraction(1), brought) if measure is Measure.ALLOWED else brought
-
-
-def _plus(total: Shares, share: Fraction, verdicts: Sequence[Verdict]) -> Shares:
-    """Add a share that is as far as its least advanced transfer."""
-    confirmed = all(verdict.status is PaymentStatus.CONFIRMED for verdict in verdicts)
-    in_blocks = confirmed or all(
-        verdict.anchor is not None or verdict.status is PaymentStatus.CONFIRMED for verdict in verdicts
-    )
-    return Shares(
-        total.seen + share,
-        total.in_blocks + (share if in_blocks else 0),
-        total.confirmed + (share if confirmed else 0),
-    )

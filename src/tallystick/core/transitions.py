@@ -154,7 +154,7 @@ _WITH_MONEY: Final = _FROM_MONEY_COMING | {S.LATE_PAID, S.SETTLED}
 EDGES: Final[dict[Status, frozenset[Status]]] = {
     S.CREATED: frozenset({S.QUOTED, S.EXPIRED, S.CANCELED}),
     S.QUOTED: frozenset({S.AWAITING_PAYMENT, S.EXPIRED, S.CANCELED}),
-    S.AWAITING_PAYMENT: _MONEY_COMING | _PAID | _SHORT | {S.CANCELED, S.REVIEW_REQUIRED},
+    S.AWAITING_PAYMENT: _MONEY_COMING | _PAID | _SHORT | {S.CANCELED, S.REVIEW_REQUIRED, S.REFUNDED},
     S.DETECTED: _FROM_MONEY_COMING - {S.DETECTED},
     S.PARTIALLY_PAID: _FROM_MONEY_COMING - {S.PARTIALLY_PAID},
     S.CONFIRMING: _FROM_MONEY_COMING - {S.CONFIRMING} | {S.LATE_PAID},
@@ -207,6 +207,9 @@ def steps(current: Status, target: Status, *, late: bool = False) -> tuple[Statu
     if late and here in (S.EXPIRED, S.UNDERPAID) and target in _PAID:
         here = S.LATE_PAID
         way.append(here)
+    if target is S.SETTLED and target not in EDGES[here] and S.PAID in EDGES[here]:
+        # A reversal that was dealt with, and undone by the chain after all: it was paid before it was settled.
+        way.append(S.PAID)
     way.append(target)
     for start, stop in zip((current, *way), way, strict=False):
         if stop not in EDGES[start]:
