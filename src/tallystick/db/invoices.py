@@ -43,12 +43,18 @@ SQL: Final = load("invoices")
 
 @dataclass(frozen=True, slots=True)
 class StoredQuote:
-    """The quote in force: rate as a decimal string, where it came from, and until when it is promised."""
+    """The quote in force: rate as a decimal string, where it came from, and until when it is promised.
+
+    `spread_bps` is the merchant's spread in the amount. `answers` is what the sources said, as rendered JSON; it is
+    written for the books and not read back here.
+    """
 
     rate: str
     source: str
     quoted_at: datetime
     expires_at: datetime
+    spread_bps: int = 0
+    answers: str = "[]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +145,7 @@ class StoredInvoice:
 
 
 async def networks_of(connection: Connection, ids: Sequence[str]) -> list[str]:
-    """Names of the networks that the options of these invoices use, sorted."""
+    """Names of the networks that matter to these invoices, sorted."""
     return [row["network"] for row in await SQL.networks_of.all(connection, ids=list(ids))]
 
 
@@ -272,7 +278,9 @@ def _option(row: Record) -> StoredOption:
         address=row["address"],
         wallet_id=row["wallet_id"],
         derivation_index=row["derivation_index"],
-        quote=StoredQuote(row["rate"], row["rate_source"], row["quoted_at"], row["quote_expires_at"]),
+        quote=StoredQuote(
+            row["rate"], row["rate_source"], row["quoted_at"], row["quote_expires_at"], row["spread_bps"]
+        ),
         policy_name=row["policy_name"],
         policy_version=row["policy_version"],
         policy_explanation=row["policy_explanation"],
@@ -473,7 +481,6 @@ async def insert_invoice(
         cancel_url=invoice.cancel_url,
         created_at=invoice.created_at,
         expires_at=terms.expires_at,
-        quote_expires_at=invoice.options[0].quote.expires_at,
         **_option_columns(invoice.options),
         step_sequences=[step.sequence for step in history],
         from_statuses=[step.from_status for step in history],
@@ -512,6 +519,9 @@ def _option_columns(options: Sequence[StoredOption]) -> dict[str, list[Any]]:
         "policy_explanations": [option.policy_explanation for option in options],
         "rates": [option.quote.rate for option in options],
         "sources": [option.quote.source for option in options],
+        "quote_ends": [option.quote.expires_at for option in options],
+        "spreads_bps": [option.quote.spread_bps for option in options],
+        "answers": [option.quote.answers for option in options],
         "option_statuses": [option.status for option in options],
         "families": [option.family for option in options],
         "addresses": [option.address for option in options],

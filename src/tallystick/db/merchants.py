@@ -35,6 +35,44 @@ async def merchant_name(connection: Connection, id: str) -> str | None:
     return name
 
 
+@dataclass(frozen=True, slots=True)
+class MerchantSettings:
+    """What a merchant decided for all new invoices. The spread is in 1/10,000 of the amount asked."""
+
+    name: str
+    spread_bps: int = 0
+    quote_seconds: int = 900
+    grace_seconds: int = 0
+    refund_second_person: bool = False
+
+
+async def merchant_settings(connection: Connection, id: str) -> MerchantSettings | None:
+    """The merchant's settings, or None if there is no such merchant."""
+    row = await _SQL.merchant_settings.one(connection, id=id)
+    return None if row is None else MerchantSettings(**row)
+
+
+async def set_merchant_settings(
+    connection: Connection,
+    id: str,
+    *,
+    spread_bps: int | None,
+    quote_seconds: int | None,
+    grace_seconds: int | None,
+    refund_second_person: bool | None,
+) -> bool:
+    """Change those settings that are given; answer whether there is such a merchant."""
+    changed = await _SQL.set_merchant_settings.run(
+        connection,
+        id=id,
+        spread_bps=spread_bps,
+        quote_seconds=quote_seconds,
+        grace_seconds=grace_seconds,
+        refund_second_person=refund_second_person,
+    )
+    return changed == 1
+
+
 async def insert_key(
     connection: Connection,
     *,

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from tallystick.chains.families import FAMILIES
-from tallystick.core.assess import assess
+from tallystick.core.assess import Assessment, assess
 from tallystick.core.chain import NetworkView
 from tallystick.core.errors import Conflict, InvalidInput, NetworkUnavailable, NotFound
 from tallystick.core.ids import IdKind
@@ -30,6 +30,7 @@ from tallystick.core.invoice import (
 from tallystick.core.money import Price
 from tallystick.core.policy import Applied
 from tallystick.db import invoices as store
+from tallystick.db.merchants import MerchantSettings, merchant_settings
 from tallystick.db.networks import read_views, share_networks
 from tallystick.db.sql import Connection
 from tallystick.services import objects, policies, quoting
@@ -105,12 +106,16 @@ async def create_invoice(
     wallets = await issuing_wallets(connection, merchant_id)
     accepted = quoting.resolve_accepted(ctx, new.accepted, set(wallets))
     price = quoting.read_price(ctx, new.amount, new.currency, accepted)
-    quoted = await quoting.quote(ctx, price, accepted, asked=new.accepted is not None)
+    settings = await merchant_settings(connection, merchant_id) or MerchantSettings("")
+    quoted = await quoting.quote(
+        ctx, price, accepted, asked=new.accepted is not None, spread_bps=settings.spread_bps
+    )
     ways = [(one.network, one.asset) for one in quoted]
     wanted = policies.Wanted(price, ways, new.product_type, new.confirmation_policy)
     applied = await policies.choose_for(connection, ctx, merchant_id, wanted)
     now = ctx.now()
-    invoice = _new_invoice(ctx, merchant_id, new, price, list(zip(quoted, applied, strict=True)), now)
+    chosen = list(zip(quoted, applied, strict=True))
+    invoice = _new_invoice(ctx, merchant_id, settings, new, price, chosen, now)
     activate = new.activate if new.activate is not None else len(quoted) == 1
     views = await read_views(connection)
     if activate:
@@ -127,12 +132,14 @@ async def create_invoice(
 def _new_invoice(
     ctx: Context,
     merchant_id: str,
+    settings: MerchantSettings,
     new: NewInvoice,
     price: Price,
     chosen: Sequence[tuple[quoting.QuotedOption, Applied]],
     now: datetime,
 ) -> store.StoredInvoice:
     expires_at = now + timedelta(seconds=new.expires_in_seconds)
+    quote_ends_at = now + timedelta(seconds=settings.quote_seconds)
     options = tuple(
         store.StoredOption(
             terms=OptionTerms(
@@ -148,7 +155,14 @@ def _new_invoice(
             address=None,
             wallet_id=None,
             derivation_index=None,
-            quote=store.StoredQuote(one.rate, one.source, now, expires_at),
+            quote=store.StoredQuote(
+                one.rate,
+                one.source,
+                now,
+                expires_at if one.exact else min(expires_at, quote_ends_at),
+                one.spread_bps,
+                one.answers,
+            ),
             policy_name=applied.name,
             policy_version=applied.version,
             policy_explanation=applied.explanation,
@@ -160,7 +174,7 @@ def _new_invoice(
             id=ctx.new_id(IdKind.INVOICE),
             price=price,
             expires_at=expires_at,
-            grace=timedelta(0),
+            grace=timedelta(seconds=settings.grace_seconds),
             late_payment=new.late_payment,
             options=tuple(option.terms for option in options),
         ),
@@ -216,12 +230,24 @@ async def get_invoice(
     return (await _show(connection, ctx, [await _own(connection, merchant_id, invoice_id)]))[0]
 
 
-async def load_public(connection: Connection, ctx: Context, invoice_id: str) -> tuple[objects.Invoice, str]:
-    """An invoice for its customer, who has no key but knows the id, and the merchant's name. Raises NotFound."""
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """An invoice read and judged in one look: as stored, what is true, and as the merchant sees it."""
+
+    stored: store.StoredInvoice
+    judged: Assessment
+    shown: objects.Invoice
+
+
+async def load_public(connection: Connection, ctx: Context, invoice_id: str) -> tuple[Looked, str]:
+    """An invoice for its customer, who has no key but knows the id, and the merchant's name. Raises NotFound.
+
+    Whoever shows it to the customer chooses what of it they may see.
+    """
     name = await store.SQL.merchant_name_of.value(connection, id=invoice_id)
     if name is None:
         raise NotFound("There is no such invoice.", object_id=invoice_id)
-    return (await _show(connection, ctx, [invoice_id]))[0], str(name)
+    return (await _look(connection, ctx, [invoice_id]))[0], str(name)
 
 
 async def show_invoices(connection: Connection, ctx: Context, ids: Sequence[str]) -> list[objects.Invoice]:
@@ -368,18 +394,19 @@ async def _lock(connection: Connection, merchant_id: str | None, invoice_id: str
 
 
 async def _show(connection: Connection, ctx: Context, ids: Sequence[str]) -> list[objects.Invoice]:
+    return [looked.shown for looked in await _look(connection, ctx, ids)]
+
+
+async def _look(connection: Connection, ctx: Context, ids: Sequence[str]) -> list[Looked]:
     if not ids:
         return []
     stored = {invoice.id: invoice for invoice in await store.read_invoices(connection, ids)}
     views = await read_views(connection)
     now = ctx.now()
-    return [
-        invoice_object(
-            ctx,
-            stored[found],
-            assess(stored[found].terms, stored[found].facts(views), now),
-            status=stored[found].status,
-            updated_at=stored[found].updated_at,
-        )
-        for found in ids
-    ]
+    found: list[Looked] = []
+    for wanted in ids:
+        invoice = stored[wanted]
+        judged = assess(invoice.terms, invoice.facts(views), now)
+        shown = invoice_object(ctx, invoice, judged, status=invoice.status, updated_at=invoice.updated_at)
+        found.append(Looked(invoice, judged, shown))
+    return found

@@ -1,16 +1,23 @@
 """Quoting: what each accepted asset costs, fixed when the invoice is made.
 
 Holds true: an asset that is not configured, has no wallet or no trustworthy rate is refused with the field that
-named it; the rate, its source and its time stand on the option. Must not: guess a rate, or round in the customer's
-favour.
+named it; the rate, its source, every source's answer and the merchant's spread stand on the quote. Must not: guess a
+rate, or round in the customer's favour.
+
+The spread makes the amount asked larger by so many 1/10,000 before it is rounded up. It guards against a rate that
+moves while it is promised, so a price in the asset itself, or in the currency at whose par it is taken, carries none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from fractions import Fraction
 from typing import Final
+
+import msgspec
 
 from tallystick.core.errors import Conflict, InvalidInput, NoQuote
 from tallystick.core.money import (
@@ -23,9 +30,13 @@ from tallystick.core.money import (
     quote_amount,
 )
 from tallystick.core.network import Network
+from tallystick.rates.source import Answer, Rate
 from tallystick.services.context import Context
 
 OPTIONS_MAX: Final = 32
+BPS: Final = 10_000
+
+_encode: Final = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +50,31 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class QuotedOption:
-    """An accepted asset with its price."""
+    """An accepted asset with its price. `exact`: the price is in the asset itself, so no rate can move it."""
 
     network: Network
     asset: Asset
     amount: int
     rate: str
     source: str
+    spread_bps: int = 0
+    answers: str = "[]"
+    exact: bool = False
+
+
+class AnswerObject(msgspec.Struct, frozen=True, kw_only=True):
+    """What one source of rates answered: from which pair, at which time, and whether and why not it was used."""
+
+    source: str
+    pair: str
+    rate: str | None
+    at: datetime | None
+    used: bool
+    problem: str | None
+
+
+Rates = Mapping[str, Rate | NoQuote]
+"""What was asked and found, by symbol: units of one currency for one whole of it, or why there is none."""
 
 
 def resolve_accepted(
@@ -115,22 +144,18 @@ def read_price(ctx: Context, amount: str, currency: str, accepted: Sequence[Acce
 
 
 async def quote(
-    ctx: Context, price: Price, accepted: Sequence[Accepted], *, asked: bool
+    ctx: Context, price: Price, accepted: Sequence[Accepted], *, asked: bool, spread_bps: int = 0
 ) -> list[QuotedOption]:
     """Price every accepted asset. With `asked` False an asset without a rate is left out instead of refused."""
+    symbols = {symbol_to_ask(one.network, one.asset, price.currency) for one in accepted}
+    rates = await ask_rates(ctx, symbols, price.currency)
     quoted: list[QuotedOption] = []
     for one in accepted:
         try:
-            rate, source = await _rate(ctx, one, price.currency)
+            quoted.append(quote_option(one.network, one.asset, price, rates, spread_bps))
         except NoQuote:
             if asked:
                 raise
-            continue
-        amount = quote_amount(price, one.asset, rate)
-        if amount > AMOUNT_MAX:
-            raise InvalidInput.at("/amount", f"is more than {one.asset.symbol} can express")
-        shown = "1" if rate is None else format_rate(rate)
-        quoted.append(QuotedOption(one.network, one.asset, amount, shown, source))
     if not quoted:
         raise NoQuote(
             f"No accepted asset has a rate in {price.currency}.", remedy="Configure rates for this currency."
@@ -143,16 +168,64 @@ async def quote(
     return quoted
 
 
-async def _rate(ctx: Context, one: Accepted, currency: str) -> tuple[Fraction | None, str]:
-    """Units of `currency` for one whole asset, and where that came from; None where the price is in the asset
-    itself."""
-    if one.asset.symbol == currency:
-        return None, "exact"
-    peg = one.network.pegs.get(one.asset.key)
+def symbol_to_ask(network: Network, asset: Asset, currency: str) -> str | None:
+    """Whose rate in the currency prices the asset: its own, or that of the currency it is pegged to; None where the
+    price is in the asset itself or its peg."""
+    if asset.symbol == currency:
+        return None
+    peg = network.pegs.get(asset.key)
     if peg == currency:
-        return Fraction(1), "par"
-    if peg is not None:
-        rate = await ctx.rates.rate(peg, currency)
-        return rate.value, f"par, {rate.source}"
-    rate = await ctx.rates.rate(one.asset.symbol, currency)
-    return rate.value, rate.source
+        return None
+    return asset.symbol if peg is None else peg
+
+
+async def ask_rates(
+    ctx: Context, symbols: Collection[str | None], currency: str
+) -> dict[str, Rate | NoQuote]:
+    """Ask for all these symbols' rates at the same time."""
+
+    async def asked(symbol: str) -> Rate | NoQuote:
+        try:
+            return await ctx.rates.rate(symbol, currency)
+        except NoQuote as missing:
+            return missing
+
+    wanted = sorted(symbol for symbol in symbols if symbol is not None)
+    found = await asyncio.gather(*(asked(symbol) for symbol in wanted))
+    return dict(zip(wanted, found, strict=True))
+
+
+def quote_option(network: Network, asset: Asset, price: Price, rates: Rates, spread_bps: int) -> QuotedOption:
+    """What of the asset is asked for the price. Raises NoQuote, and InvalidInput for what cannot be expressed."""
+    symbol = symbol_to_ask(network, asset, price.currency)
+    pegged = network.pegs.get(asset.key) is not None
+    if symbol is None:
+        exact = asset.symbol == price.currency
+        rate, source, answers, spread_bps = Fraction(1), "exact" if exact else "par", "[]", 0
+        amount = quote_amount(price, asset, None if exact else rate)
+    else:
+        found = rates[symbol]
+        if isinstance(found, NoQuote):
+            raise found
+        exact, rate, answers = False, found.value, _encode(answer_objects(found.answers)).decode()
+        source = f"par, {found.source}" if pegged else found.source
+        # The spread as a worse rate: the amount is then rounded once, up.
+        amount = quote_amount(price, asset, rate * Fraction(BPS, BPS + spread_bps))
+    if amount > AMOUNT_MAX:
+        raise InvalidInput.at("/amount", f"is more than {asset.symbol} can express")
+    return QuotedOption(network, asset, amount, format_rate(rate), source, spread_bps, answers, exact)
+
+
+def answer_objects(answers: Sequence[Answer]) -> list[AnswerObject]:
+    """Answers as they are stored and published."""
+    return [
+        AnswerObject(
+            source=answer.source,
+            pair=answer.pair,
+            rate=None if answer.rate is None else format_rate(answer.rate),
+            at=answer.at,
+            used=answer.used,
+            problem=answer.problem,
+        )
+        for answer in answers
+    ]

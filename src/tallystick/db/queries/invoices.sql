@@ -15,7 +15,7 @@ ORDER BY i.id;
 
 -- name: options_of
 -- Options in the merchant's order, each with its quote in force, those before it, and where its address comes from.
-SELECT o.*, q.rate, q.source AS rate_source, q.quoted_at, q.expires_at AS quote_expires_at,
+SELECT o.*, q.rate, q.source AS rate_source, q.quoted_at, q.expires_at AS quote_expires_at, q.spread_bps,
        a.wallet_id, a.derivation_index, n.family,
        CASE WHEN o.quote_number > 1 THEN (
            SELECT json_agg(json_build_object('amount', e.amount_expected, 'ended_at', f.quoted_at) ORDER BY e.number)
@@ -30,8 +30,13 @@ WHERE o.invoice_id = ANY(:ids::text[])
 ORDER BY o.invoice_id, o.position;
 
 -- name: networks_of
--- Which networks the options of these invoices name.
-SELECT DISTINCT network FROM payment_options WHERE invoice_id = ANY(:ids::text[]) ORDER BY network;
+-- Which networks matter to these invoices: those of their options, of what came for them, and of their refunds.
+SELECT network FROM payment_options WHERE invoice_id = ANY(:ids::text[])
+UNION
+SELECT network FROM transfers WHERE invoice_id = ANY(:ids::text[])
+UNION
+SELECT network FROM refunds WHERE invoice_id = ANY(:ids::text[])
+ORDER BY network;
 
 -- name: transfers_of
 -- Transfers to addresses of these invoices, each with its payment where it has one.
@@ -97,11 +102,12 @@ WITH invoice AS (
     SELECT * FROM unnest(:option_ids::text[], :positions::smallint[], :networks::text[], :symbols::text[],
         :asset_decimals::smallint[], :contracts::text[], :amounts::numeric[], :finalities::text[], :confirmations::int[],
         :under_bps::int[], :over_bps::int[], :zero_confs::boolean[], :policy_names::text[], :policy_versions::int[],
-        :policy_explanations::text[], :rates::text[], :sources::text[], :option_statuses::text[], :families::text[],
-        :addresses::text[], :wallet_ids::text[], :derivation_indexes::bigint[])
+        :policy_explanations::text[], :rates::text[], :sources::text[], :quote_ends::timestamptz[], :spreads_bps::int[],
+        :answers::text[], :option_statuses::text[], :families::text[], :addresses::text[], :wallet_ids::text[],
+        :derivation_indexes::bigint[])
     AS g(id, position, network, symbol, decimals, contract, amount, finality, confirmations, under_bps, over_bps,
-         zero_conf, policy_name, policy_version, policy_explanation, rate, source, status, family, address, wallet_id,
-         derivation_index)
+         zero_conf, policy_name, policy_version, policy_explanation, rate, source, quote_ends_at, spread_bps, answers,
+         status, family, address, wallet_id, derivation_index)
 ), options AS (
     INSERT INTO payment_options (id, invoice_id, merchant_id, position, network, asset_symbol, asset_decimals, contract,
         amount_expected, finality, confirmations_required, tolerance_under_bps, tolerance_over_bps, zero_conf,
@@ -111,8 +117,11 @@ WITH invoice AS (
         CASE WHEN address IS NOT NULL THEN :created_at END
     FROM given
 ), first_quotes AS (
-    INSERT INTO quotes (option_id, number, amount_expected, rate, source, quoted_at, expires_at)
-    SELECT id, 1, amount, rate, source, :created_at, :quote_expires_at FROM given
+    INSERT INTO quotes (option_id, number, amount_expected, rate, source, quoted_at, expires_at, spread_bps, answers)
+    SELECT id, 1, amount, rate, source, :created_at, quote_ends_at, spread_bps, answers::jsonb FROM given
+), first_requotes AS (
+    INSERT INTO requotes (option_id, invoice_id, due_at)
+    SELECT id, :id, quote_ends_at FROM given WHERE quote_ends_at < :expires_at
 ), issued AS (
     INSERT INTO addresses (family, address, merchant_id, wallet_id, derivation_index, invoice_id, option_id, issued_at)
     SELECT family, address, :merchant_id, wallet_id, derivation_index, :id, id, :created_at

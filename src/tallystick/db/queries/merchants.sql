@@ -8,6 +8,18 @@ INSERT INTO merchants (id, name, created_at) VALUES (:id, :name, :created_at);
 -- What a merchant is called.
 SELECT name FROM merchants WHERE id = :id;
 
+-- name: merchant_settings^
+-- What a merchant decided for all new invoices.
+SELECT name, spread_bps, quote_seconds, grace_seconds, refund_second_person FROM merchants WHERE id = :id;
+
+-- name: set_merchant_settings!
+-- Change those that are given; NULL leaves one as it is.
+UPDATE merchants
+SET spread_bps = coalesce(:spread_bps, spread_bps), quote_seconds = coalesce(:quote_seconds, quote_seconds),
+    grace_seconds = coalesce(:grace_seconds, grace_seconds),
+    refund_second_person = coalesce(:refund_second_person, refund_second_person)
+WHERE id = :id;
+
 -- name: insert_key!
 -- A new key: only its hash is kept.
 INSERT INTO api_keys (id, merchant_id, name, key_hash, scopes, created_at)

@@ -11,11 +11,19 @@ ALTER TABLE merchants
 
 ALTER TABLE quotes
     ADD COLUMN spread_bps integer NOT NULL DEFAULT 0 CHECK (spread_bps >= 0), -- the merchant's spread that the amount contains
-    ADD COLUMN answers jsonb NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(answers) = 'array'); -- what every rate source answered: source, pair, rate, its time, whether it was used, why not
+    ADD COLUMN answers jsonb NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(answers) = 'array'), -- what every rate source answered: source, pair, rate, its time, whether it was used, why not
+    ALTER COLUMN number TYPE integer; -- 30 days by the minute are more than a smallint counts
+ALTER TABLE payment_options ALTER COLUMN quote_number TYPE integer;
+
+CREATE TABLE requotes (
+    option_id  text PRIMARY KEY REFERENCES payment_options (id), -- whose quote ends before its invoice's window
+    invoice_id text NOT NULL REFERENCES invoices (id), -- of which invoice, whose lock is taken first
+    due_at     timestamptz NOT NULL -- when to ask for the rate again; the row goes once the window is over
+);
+CREATE INDEX requotes_due ON requotes (due_at);
 
 ALTER TABLE payment_options
     ADD COLUMN policy_version integer NOT NULL DEFAULT 0 CHECK (policy_version >= 0); -- version of the merchant's rules that chose the requirement; 0: it had none
-CREATE INDEX payment_options_open_quotes ON payment_options (invoice_id, quote_number) WHERE status <> 'expired';
 
 ALTER TABLE invoices
     ADD COLUMN settled_at timestamptz, -- when a closed settlement batch took the invoice in; a decision, once
@@ -126,13 +134,15 @@ CREATE TABLE refunds (
     fee_amount        numeric(78, 0) NOT NULL DEFAULT 0 CHECK (fee_amount >= 0), -- base units kept back for the fee where the customer bears it
     amount_sent       numeric(78, 0) NOT NULL,          -- base units to be sent: amount less fee_amount
     transfer_ids      text[] NOT NULL DEFAULT '{}',     -- the incoming transfers it gives back
+    basis_ids         text[] NOT NULL DEFAULT '{}',     -- the incoming transfers that stood when it was asked for: one of them gone, nothing is sent without a person
     withdraws         boolean NOT NULL DEFAULT false,   -- whether those stop paying the invoice once this is approved, not only once it is paid
     reason            text NOT NULL,                    -- why, in the requester's words
+    detail            jsonb NOT NULL DEFAULT '{}',      -- how the amount was found: the rate of a fiat value, with its source
     address           text,                             -- destination in normal form; never taken from the sender
     address_source    text CHECK (address_source IN ('merchant', 'customer')), -- who gave and confirmed it
     address_at        timestamptz,                      -- our clock when it was confirmed
-    claim_token_hash  bytea CHECK (length(claim_token_hash) = 32), -- SHA-256 of the single-use token of the claim page, until it is used
-    claim_expires_at  timestamptz,                      -- end of that token
+    claim_token_hash  bytea CHECK (length(claim_token_hash) = 32), -- SHA-256 of the newest token of the claim page: it sets the address once, and shows the state afterwards
+    claim_expires_at  timestamptz,                      -- when that token stops being able to set the address
     requested_by_type text NOT NULL CHECK (requested_by_type IN ('system', 'merchant', 'operator', 'customer')), -- who asked
     requested_by      text,                             -- key or user
     requested_at      timestamptz NOT NULL,             -- our clock
@@ -155,8 +165,47 @@ CREATE TABLE refunds (
 CREATE INDEX refunds_by_merchant ON refunds (merchant_id, status, id);
 CREATE INDEX refunds_by_invoice ON refunds (invoice_id);
 CREATE INDEX refunds_due ON refunds (attention_at) WHERE status IN ('awaiting_signature', 'broadcast');
-CREATE INDEX refunds_watched ON refunds (address, network) WHERE status IN
-    ('awaiting_signature', 'broadcast', 'confirming', 'needs_attention');
+CREATE INDEX refunds_watched ON refunds (address, network) WHERE address IS NOT NULL;
+
+CREATE TABLE refund_transitions (
+    refund_id   text NOT NULL REFERENCES refunds (id),  -- whose history
+    sequence    integer NOT NULL CHECK (sequence >= 1), -- 1, 2, …: the event's number too
+    from_status text CHECK (from_status IN
+        ('requested', 'approved', 'awaiting_signature', 'broadcast', 'confirming', 'completed', 'rejected', 'failed',
+         'needs_attention')),                           -- NULL for the request
+    to_status   text NOT NULL CHECK (to_status IN
+        ('requested', 'approved', 'awaiting_signature', 'broadcast', 'confirming', 'completed', 'rejected', 'failed',
+         'needs_attention')),                           -- what it became
+    actor_type  text NOT NULL CHECK (actor_type IN ('system', 'merchant', 'operator', 'customer')), -- who caused it
+    actor_id    text,                                   -- key or user
+    note        text NOT NULL,                          -- why, in words
+    at          timestamptz NOT NULL,                   -- our clock
+    PRIMARY KEY (refund_id, sequence)
+);
+
+-- More than was credited is never given back, whatever the code in front forgot. One request of an invoice at a time: the
+-- next one sees what this one takes.
+CREATE FUNCTION refund_within_credit() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    credited numeric;
+    taken numeric;
+BEGIN
+    PERFORM 1 FROM invoices WHERE id = NEW.invoice_id FOR NO KEY UPDATE;
+    SELECT coalesce(sum(t.amount), 0) INTO credited
+    FROM transfers AS t JOIN payments AS p ON p.transfer_id = t.id
+    WHERE t.invoice_id = NEW.invoice_id AND t.network = NEW.network AND t.contract IS NOT DISTINCT FROM NEW.contract
+      AND p.status = 'confirmed' AND NOT t.internal;
+    SELECT coalesce(sum(r.amount), 0) INTO taken
+    FROM refunds AS r
+    WHERE r.invoice_id = NEW.invoice_id AND r.network = NEW.network AND r.contract IS NOT DISTINCT FROM NEW.contract
+      AND r.status NOT IN ('rejected', 'failed');
+    IF taken + NEW.amount > credited THEN
+        RAISE EXCEPTION 'refund % takes % where % of % are left', NEW.id, NEW.amount, credited - taken, credited
+            USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER refunds_within_credit BEFORE INSERT ON refunds FOR EACH ROW EXECUTE FUNCTION refund_within_credit();
 
 CREATE TABLE refund_transfers (
     id                text PRIMARY KEY,                 -- trf_…: an outgoing transfer found on chain
