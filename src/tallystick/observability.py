@@ -76,6 +76,14 @@ DELIVERIES_DUE_AGE: Final = Gauge(
     "How long the most overdue webhook delivery has been due; 0 when none is.",
     registry=REGISTRY,
 )
+QUOTES_RENEWED: Final = Counter(
+    "tallystick_quotes_renewed_total", "Quotes that ended and were made anew.", registry=REGISTRY
+)
+QUOTES_NOT_RENEWED: Final = Counter(
+    "tallystick_quotes_not_renewed_total",
+    "How often a quote that had ended could not be made anew, for want of a rate. It is tried again every 15 seconds.",
+    registry=REGISTRY,
+)
 WORKER_UP: Final = Gauge("tallystick_worker_up", "1 while the worker runs.", ["worker"], registry=REGISTRY)
 WORKER_CRASHES: Final = Counter(
     "tallystick_worker_crashes_total",

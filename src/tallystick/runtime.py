@@ -345,9 +345,11 @@ def _loops(
         loops.append(Loop("deliver", Deliverer(context).run))
     if Part.JOBS in parts:
         from tallystick.workers.expire import Expirer
+        from tallystick.workers.requote import Requoter
         from tallystick.workers.tidy import Tidier
 
         loops.append(Loop("expire", Expirer(context).run))
+        loops.append(Loop("requote", Requoter(context).run))
         loops.append(Loop("tidy", Tidier(context).run))
     if Part.API in parts:
         # A deliverer counts what waits; where it runs in another process, the one that shows metrics does.

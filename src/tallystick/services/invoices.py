@@ -33,7 +33,7 @@ from tallystick.db import invoices as store
 from tallystick.db.merchants import MerchantSettings, merchant_settings
 from tallystick.db.networks import read_views, share_networks
 from tallystick.db.sql import Connection
-from tallystick.services import objects, policies, quoting
+from tallystick.services import objects, policies, quoting, requoting
 from tallystick.services.assessing import Cause, CauseKind, Changes, assess_invoices, decide, first_step
 from tallystick.services.context import Actor, Context
 from tallystick.services.events import publish
@@ -311,15 +311,18 @@ async def activate_option(
 ) -> objects.Invoice:
     """Issue the address of an option, once: a second call changes nothing and answers the same.
 
-    `merchant_id` None is the customer on the checkout page. Raises NotFound, Conflict, NetworkUnavailable.
+    Where its quote has ended it is quoted anew first. `merchant_id` None is the customer on the checkout page. Raises
+    NotFound, Conflict, NoQuote, NetworkUnavailable.
     """
+    await _own(connection, merchant_id, invoice_id)
+    rates = await requoting.ask_if_ended(connection, ctx, option_id)
     invoice = await _lock(connection, merchant_id, invoice_id)
     option = next((option for option in invoice.options if option.terms.id == option_id), None)
     if option is None:
         raise NotFound("The invoice has no such payment option.", object_id=option_id)
     if option.status is OptionStatus.QUOTED:
         now = ctx.now()
-        if invoice.status not in _OPEN or now > invoice.terms.expires_at or option.quote.expires_at < now:
+        if invoice.status not in _OPEN or now > invoice.terms.expires_at:
             raise Conflict(
                 f"The invoice is {invoice.status}: no new way to pay can be opened.", object_id=invoice_id
             )
@@ -329,6 +332,7 @@ async def activate_option(
                 "The network is no longer configured.", object_id=option.terms.asset.network
             )
         require_available(await read_views(connection), {network.name})
+        await requoting.renew_ended(connection, ctx, option_id, rates)
         wallets = await issuing_wallets(connection, invoice.merchant_id)
         issued = await allocate(ctx, network, wallets, option)
         await store.activate_option(connection, issued, now)
