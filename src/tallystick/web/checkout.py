@@ -12,7 +12,7 @@ Holds true: knowing an invoice's id (80 random bits) is the right to look at it 
 session, so a foreign page has no authority to borrow. A choice sent by another site is refused all the same
 (`is_same_site`), so that nobody can make a customer's browser spend an address. Choosing twice is choosing once. Every
 page carries a policy that allows this origin only: no inline script or style, no frame, no third party.
-Must not: show anything that is not in `services.checkout.CustomerView`.
+Must not: show anything that is not in `services.checkout_view.CustomerView`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ from litestar.status_codes import (
 from tallystick.core.errors import Conflict, NotFound, TallystickError
 from tallystick.core.ids import IdKind, is_id
 from tallystick.services import checkout_texts as texts
-from tallystick.services.checkout import CheckoutOption, CheckoutProgress, CustomerView, customer_view
+from tallystick.services import checkout_words as words_of
+from tallystick.services.checkout import customer_view
+from tallystick.services.checkout_view import CheckoutOption, CheckoutProgress, CustomerView
 from tallystick.services.context import CUSTOMER, Context
 from tallystick.services.invoices import activate_option
 from tallystick.web import assets
@@ -103,7 +105,7 @@ def checkout_routes(ctx: Context, hub: InvoiceHub) -> Router:
     """Everything under `/i` and `/static/checkout`, to be mounted in the application."""
     site = Site(ctx, hub)
 
-    def message(words: texts.Words, status: int, *, refresh_seconds: int | None = None) -> Response[str]:
+    def message(words: words_of.Words, status: int, *, refresh_seconds: int | None = None) -> Response[str]:
         html = site.message.render(words=words, refresh_seconds=refresh_seconds, merchant="the shop")
         headers = dict(PAGE_HEADERS)
         if refresh_seconds is not None:
@@ -111,16 +113,16 @@ def checkout_routes(ctx: Context, hub: InvoiceHub) -> Router:
         return Response(html, status_code=status, media_type=MediaType.HTML, headers=headers)
 
     def not_found(_request: Request[Any, Any, Any], _error: NotFound) -> Response[str]:
-        return message(texts.NOT_FOUND, HTTP_404_NOT_FOUND)
+        return message(words_of.NOT_FOUND, HTTP_404_NOT_FOUND)
 
     def refused(_request: Request[Any, Any, Any], _error: CrossSite) -> Response[str]:
-        return message(texts.CROSS_SITE, HTTP_403_FORBIDDEN)
+        return message(words_of.CROSS_SITE, HTTP_403_FORBIDDEN)
 
     def broken(request: Request[Any, Any, Any], error: Exception) -> Response[str]:
         passing = isinstance(error, DATABASE_TROUBLE)
         log.error("checkout_page_failed", path=request.url.path, exc_info=error)
         status = HTTP_503_SERVICE_UNAVAILABLE if passing else HTTP_500_INTERNAL_SERVER_ERROR
-        return message(texts.UNAVAILABLE, status, refresh_seconds=_RETRY_AFTER_SECONDS)
+        return message(words_of.UNAVAILABLE, status, refresh_seconds=_RETRY_AFTER_SECONDS)
 
     return Router(
         path="/",
@@ -152,13 +154,17 @@ async def show_invoice(
     """The page. Unknown query values are ignored: they come from links that people edit and forward."""
     view = await site.view(invoice_id)
     chosen = selected_option(view, option)
+    payable = chosen if chosen is not None and chosen.address is not None else None
     html = site.page.render(
         view=view,
-        option=chosen,
+        option=payable,
+        stale=chosen if payable is None else None,
         shows=view.shows,
-        qr_path=qr_path(view, chosen),
+        qr_path=qr_path(view, payable),
         notice=texts.NOTICES.get(notice or ""),
         clock=clock_text(view.seconds_left),
+        amount_clock=clock_text(payable.quote_seconds_left or 0 if payable is not None else 0),
+        amounts_clock=clock_text(view.quote_seconds_left or 0),
         tally=tally_paths(view.progress),
     )
     return Response(html, media_type=MediaType.HTML, headers=PAGE_HEADERS)
@@ -229,9 +235,12 @@ async def show_asset(request: Request[Any, Any, Any], name: FromPath[str]) -> Re
 
 
 def selected_option(view: CustomerView, wanted: str | None) -> CheckoutOption | None:
-    """The option the page shows in full: the wanted one if it can be paid now, else the view's own choice."""
-    payable = {option.id: option for option in view.options if option.address is not None}
-    return payable.get(wanted or "") or payable.get(view.selected or "") or next(iter(payable.values()), None)
+    """The option the page is about: the wanted one if it can be paid, else the view's own choice.
+
+    One whose amount is being worked out anew stays the chosen one: the page says so instead of changing the coin.
+    """
+    open_ = {one.id: one for one in view.options if one.address is not None or one.requoting_text is not None}
+    return open_.get(wanted or "") or open_.get(view.selected or "") or next(iter(open_.values()), None)
 
 
 def qr_path(view: CustomerView, option: CheckoutOption | None) -> str | None:

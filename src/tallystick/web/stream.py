@@ -32,7 +32,8 @@ from tenacity import AsyncRetrying, RetryCallState, wait_random
 from tallystick.core.errors import DatabaseError, NotFound
 from tallystick.db.listening import ping
 from tallystick.db.sql import Connection
-from tallystick.services.checkout import CustomerView, customer_view
+from tallystick.services.checkout import customer_view
+from tallystick.services.checkout_view import CustomerView, without_clock
 from tallystick.services.context import Context
 from tallystick.services.events import BLOCKS_CHANNEL, INVOICES_CHANNEL
 
@@ -73,14 +74,9 @@ class _Watcher:
     sent: CustomerView | None = None
 
     def offer(self, view: CustomerView) -> None:
-        if self.sent is None or _timeless(view) != _timeless(self.sent):
+        if self.sent is None or without_clock(view) != without_clock(self.sent):
             self.waiting = view
             self.bell.set()
-
-
-def _timeless(view: CustomerView) -> CustomerView:
-    """The view without what moves by itself: two views that differ only in the time left are the same."""
-    return msgspec.structs.replace(view, seconds_left=0)
 
 
 class InvoiceHub:

@@ -12,8 +12,11 @@ const NOTCHES_MAX = 60;
 
 let source = null;
 let offlineTimer = 0;
-let deadline = Date.now() + Number(byId("clock").dataset.seconds) * 1000;
-let counting = !byId("clock").closest("[data-show]").hidden;
+// Each clock counts down to a moment that the newest view named; 0 is no moment.
+const clocks = ["clock", "amount-clock", "amounts-clock"].map((id) => ({ face: byId(id), end: 0 }));
+for (const one of clocks) {
+  if (!one.face.parentElement.hidden) one.end = Date.now() + Number(one.face.dataset.seconds) * 1000;
+}
 
 // --- showing the view -------------------------------------------------------------------------------------------
 
@@ -34,9 +37,10 @@ function fill(root, scope) {
   for (const element of root.querySelectorAll("[data-href]")) link(element, at(scope, element.dataset.href));
 }
 
+// One whose amount is being worked out anew stays chosen: the page says so instead of changing the coin.
 function chosen(view) {
-  const payable = view.options.filter((option) => option.address !== null);
-  return payable.find((o) => o.id === wanted) ?? payable.find((o) => o.id === view.selected) ?? payable[0] ?? null;
+  const open = view.options.filter((option) => option.address !== null || option.requoting_text !== null);
+  return open.find((o) => o.id === wanted) ?? open.find((o) => o.id === view.selected) ?? open[0] ?? null;
 }
 
 function showCode(view, option) {
@@ -63,19 +67,24 @@ function showTally(progress) {
   byId("tally").querySelector(".todo").setAttribute("d", todo);
 }
 
-function showPayments(payments) {
-  const list = byId("payments");
-  const rows = payments.map((payment) => {
+// Payments and refunds look alike.
+function list(id, items) {
+  const rows = items.map((payment) => {
     const row = byId("payment").content.cloneNode(true);
     fill(row, { payment });
     return row;
   });
-  list.replaceChildren(...rows);
+  byId(id).replaceChildren(...rows);
+}
+
+function setClocks(seconds) {
+  clocks.forEach((one, place) => { one.end = seconds[place] === null ? 0 : Date.now() + seconds[place] * 1000; });
 }
 
 function show(view) {
-  const option = chosen(view);
-  const scope = { ...view, option };
+  const pick = chosen(view);
+  const option = pick?.address ? pick : null;
+  const scope = { ...view, option, stale: option ? null : pick };
   const focused = document.activeElement;
   body.dataset.phase = view.phase;
   byId("sign").setAttribute("href", `#sign-${view.phase}`);
@@ -85,10 +94,15 @@ function show(view) {
   for (const row of body.querySelectorAll("[data-option]")) row.hidden = row.dataset.option === option?.id;
   showCode(view, option);
   showTally(view.progress);
-  showPayments(view.payments);
+  list("payments", view.payments);
+  list("refunds", view.refunds);
   document.title = `${view.headline} · ${view.merchant_name}`;
-  deadline = Date.now() + view.seconds_left * 1000;
-  counting = view.shows.includes("countdown");
+  setClocks([
+    view.shows.includes("countdown") ? view.seconds_left : null,
+    option?.quote_seconds_left ?? null,
+    view.shows.includes("quotes") ? view.quote_seconds_left : null,
+  ]);
+  tick();
   // Whoever stood on something that is gone now is led to what happened instead.
   if (focused !== body && focused?.closest("[hidden]")) byId("headline").focus();
 }
@@ -130,11 +144,11 @@ function clock(seconds) {
 }
 
 function tick() {
-  if (!counting) return;
-  const left = Math.max(0, Math.ceil((deadline - Date.now()) / 1000));
-  write(byId("clock"), clock(left));
-  if (left === 0) {
-    counting = false;
+  for (const one of clocks.filter(({ end }) => end > 0)) {
+    const left = Math.max(0, Math.ceil((one.end - Date.now()) / 1000));
+    write(one.face, clock(left));
+    if (left > 0) continue;
+    one.end = 0;
     setTimeout(listen, 1000); // the server says what the end means
   }
 }
