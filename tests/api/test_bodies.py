@@ -255,7 +255,9 @@ async def test_odd_text_in_filters_finds_nothing(client: Client) -> None:
 async def test_rates_name_what_is_missing(client: Client) -> None:
     for query in ("", "?base=ETH", "?base=ETH&quote=", "?base=E%20H&quote=USD"):
         problem(await client.get(f"/v1/rates{query}"), 400, "invalid_parameter")
-    problem(await client.get("/v1/rates?base=ETH&quote=XYZ"), 409, "rate_unavailable")
+    problem(await client.get("/v1/rates?base=ETH&quote=XYZ"), 422, "unknown_symbol")
+    problem(await client.get("/v1/rates?base=XYZ&quote=USD"), 422, "unknown_symbol")
+    problem(await client.get("/v1/rates?base=ETH&quote=CHF"), 409, "rate_unavailable")
 
 
 async def test_mutated_requests_never_break_the_server(api: Api, client: Client) -> None:

@@ -195,7 +195,16 @@ async def test_networks_and_rates(api: Api, client: Client) -> None:
     await mine_by_hand(api.ctx, "ethereum")
     assert (await client.get("/v1/networks")).json()["data"][0]["height"] == height + 1
     rate = (await client.get("/v1/rates", base="ETH", quote="USD")).json()
-    assert (rate["value"], rate["sources"]) == ("2500", ["static"])
+    assert (rate["value"], rate["source"]) == ("2500", "static")
+    answer = {
+        "source": "static",
+        "pair": "ETH/USD",
+        "rate": "2500",
+        "at": None,
+        "used": True,
+        "problem": None,
+    }
+    assert rate["sources"] == [answer]
     assert (await client.get("/v1/rates", base="USD", quote="ETH")).json()["value"] == "0.0004"
 
 

@@ -28,6 +28,17 @@ class CreatedMerchant(msgspec.Struct, frozen=True, kw_only=True):
     api_key: str
 
 
+class ShownMerchant(msgspec.Struct, frozen=True, kw_only=True):
+    """A merchant and what was decided for its new invoices."""
+
+    merchant_id: str
+    name: str
+    spread_bps: int
+    quote_seconds: int
+    grace_seconds: int
+    refund_second_person: bool
+
+
 class CreatedKey(msgspec.Struct, frozen=True, kw_only=True):
     """A new key. It is shown this once."""
 
@@ -74,6 +85,44 @@ def create_merchant(*, name: str, json: JsonFlag = False) -> None:
 
         merchant_id, api_key = await merchants.create_merchant(connection, ctx, name)
         return CreatedMerchant(merchant_id=merchant_id, api_key=api_key)
+
+    print_object(transact(work), as_json=json)
+
+
+@merchant.command(name="set")
+def set_merchant(
+    *,
+    merchant: str,  # noqa: A002, RUF100  # the option's name
+    spread_bps: int | None = None,
+    quote_seconds: int | None = None,
+    grace_seconds: int | None = None,
+    refund_second_person: bool | None = None,
+    json: JsonFlag = False,
+) -> None:
+    """Change what holds for a merchant's new invoices, and show it. What is not given stays; so do open invoices.
+
+    Parameters
+    ----------
+    merchant
+        The merchant's id.
+    spread_bps
+        Added to amounts quoted at a rate, in 1/10,000 of them (0 to 2000): the margin against a rate that moves.
+    quote_seconds
+        For how long an amount is promised (60 to 86400). An invoice that is open for longer is quoted again then.
+    grace_seconds
+        For how long after its end a payment is still on time, without saying so (0 to 86400).
+    refund_second_person
+        Whether a refund needs the approval of another key or person than the one who asked for it.
+    """
+
+    async def work(connection: Connection, _ctx: Context) -> ShownMerchant:
+        from dataclasses import asdict
+
+        from tallystick.services import merchants
+
+        new = merchants.NewSettings(spread_bps, quote_seconds, grace_seconds, refund_second_person)
+        settings = await merchants.change_settings(connection, merchant, new)
+        return ShownMerchant(merchant_id=merchant, **asdict(settings))
 
     print_object(transact(work), as_json=json)
 

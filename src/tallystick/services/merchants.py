@@ -73,6 +73,49 @@ async def create_merchant(connection: Connection, ctx: Context, name: str) -> tu
     return merchant_id, key
 
 
+SPREAD_BPS_MAX: Final = 2_000
+QUOTE_SECONDS_MIN: Final = 60
+SECONDS_MAX: Final = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class NewSettings:
+    """What a merchant wants from now on; None leaves a setting as it is. Open invoices keep what they were made with."""
+
+    spread_bps: int | None = None
+    quote_seconds: int | None = None
+    grace_seconds: int | None = None
+    refund_second_person: bool | None = None
+
+
+async def change_settings(
+    connection: Connection, merchant_id: str, new: NewSettings
+) -> rows.MerchantSettings:
+    """Change a merchant's settings; answer all of them as they are now.
+
+    The spread is in 1/10,000 of the amount asked. Raises InvalidInput naming the setting, and NotFound.
+    """
+    for pointer, value, at_least, at_most in (
+        ("/spread_bps", new.spread_bps, 0, SPREAD_BPS_MAX),
+        ("/quote_seconds", new.quote_seconds, QUOTE_SECONDS_MIN, SECONDS_MAX),
+        ("/grace_seconds", new.grace_seconds, 0, SECONDS_MAX),
+    ):
+        if value is not None and not at_least <= value <= at_most:
+            raise InvalidInput.at(pointer, f"must lie between {at_least} and {at_most}")
+    known = await rows.set_merchant_settings(
+        connection,
+        merchant_id,
+        spread_bps=new.spread_bps,
+        quote_seconds=new.quote_seconds,
+        grace_seconds=new.grace_seconds,
+        refund_second_person=new.refund_second_person,
+    )
+    settings = await rows.merchant_settings(connection, merchant_id) if known else None
+    if settings is None:
+        raise NotFound("There is no such merchant.", object_id=merchant_id)
+    return settings
+
+
 async def create_key(
     connection: Connection, ctx: Context, merchant_id: str, name: str, scopes: Collection[str]
 ) -> tuple[str, str]:

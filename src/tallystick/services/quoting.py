@@ -179,6 +179,17 @@ def symbol_to_ask(network: Network, asset: Asset, currency: str) -> str | None:
     return asset.symbol if peg is None else peg
 
 
+async def rate_between(ctx: Context, base: str, quote: str) -> Rate:
+    """The rate of two symbols for whoever wants to know. Raises InvalidInput for symbols of nothing, and NoQuote."""
+    assets = {asset.symbol for network in ctx.networks.values() for asset in network.assets}
+    for pointer, symbol in (("/base", base), ("/quote", quote)):
+        if symbol not in assets and fiat_decimals(symbol) is None:
+            raise InvalidInput.at(
+                pointer, "is neither a configured asset nor an ISO 4217 currency", code="unknown_symbol"
+            )
+    return await ctx.rates.rate(base, quote)
+
+
 async def ask_rates(
     ctx: Context, symbols: Collection[str | None], currency: str
 ) -> dict[str, Rate | NoQuote]:
