@@ -4,6 +4,8 @@ For: the one writer, which opens, extends and closes the stored exceptions accor
 between what was asked and what arrived has exactly one open case of its kind and an owner; junk and dust cannot fill
 the queue. The kinds that no assessment of an invoice shows (a reversal, a refund or webhook in trouble, a halted
 network) are opened by the services that see them.
+`unmatched` is reconciliation's: nothing opens it yet, because every transfer that intake records went to an address
+that belongs to an invoice. Deposits that belong to none are only found by comparing the wallets with the chain.
 Must not: know rows, or what a person decided about a case (`Decisions` carry that in).
 """
 
@@ -43,6 +45,13 @@ class CaseKind(StrEnum):
     REFUND_FAILED = "refund_failed"
     WEBHOOK_FAILED = "webhook_failed"
     NETWORK_HALTED = "network_halted"
+
+
+class CaseStatus(StrEnum):
+    """Every state of a case."""
+
+    OPEN = "open"
+    RESOLVED = "resolved"
 
 
 class Resolution(StrEnum):
@@ -158,6 +167,10 @@ GUIDES: Final[dict[CaseKind, Guide]] = {
 }
 
 
+MISMATCHED: Final = frozenset({CaseKind.WRONG_ASSET, CaseKind.WRONG_NETWORK, CaseKind.UNATTRIBUTED_VALUE})
+"""Kinds about value that does not pay the invoice unless a person says so."""
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """A case that should be open, and the transfers in question."""
@@ -190,21 +203,19 @@ def wanted_cases(terms: InvoiceTerms, facts: Facts, judged: Assessment) -> tuple
     """The cases that follow from what is true about an invoice, in the order of their kinds."""
     found: dict[CaseKind, set[str]] = {}
     verdicts = {verdict.transfer_id: verdict for verdict in judged.verdicts}
-    settled = _settled(facts, judged)
+    done, counted = _done(facts, judged), _counted(facts, judged)
     late_matters = _late_matters(terms, facts, judged)
     for fact in facts.transfers:
         verdict = verdicts.get(fact.id)
-        if verdict is None or fact.internal or fact.is_dust:
+        if verdict is None or fact.internal or fact.is_dust or verdict.status not in LIVE:
             continue
         if verdict.match is Match.UNSUPPORTED_TOKEN:
-            if verdict.status in LIVE:
-                found.setdefault(CaseKind.UNSUPPORTED_TOKEN, set()).add(fact.id)
+            found.setdefault(CaseKind.UNSUPPORTED_TOKEN, set()).add(fact.id)
+        elif fact.id in done:
             continue
-        if verdict.status not in LIVE or fact.id in settled:
-            continue
-        if verdict.match is not Match.MATCHED:
+        elif verdict.match is not Match.MATCHED and fact.id not in counted:
             found.setdefault(_BY_MATCH[verdict.match], set()).add(fact.id)
-        elif not verdict.on_time or facts.decisions.withdrawn:
+        elif fact.id not in counted and (not verdict.on_time or facts.decisions.withdrawn):
             if late_matters:
                 found.setdefault(CaseKind.LATE, set()).add(fact.id)
         elif judged.status is Status.UNDERPAID:
@@ -220,16 +231,28 @@ def wanted_cases(terms: InvoiceTerms, facts: Facts, judged: Assessment) -> tuple
     return tuple(Case(kind, frozenset(found[kind])) for kind in CaseKind if kind in found)
 
 
-def _settled(facts: Facts, judged: Assessment) -> frozenset[str]:
-    """Transfers about which everything is said: decided by a person, or being given back in full."""
-    decided = facts.decisions.named(
-        DecisionKind.ACCEPT, DecisionKind.CREDIT, DecisionKind.DISMISS, DecisionKind.RECEIVE
-    )
+def _done(facts: Facts, judged: Assessment) -> frozenset[str]:
+    """Transfers about which everything is said: dismissed by a person, or being given back in full."""
     status = {verdict.refund_id: verdict.status for verdict in judged.refunds}
     returning = frozenset[str]().union(
         *(refund.transfer_ids for refund in facts.refunds if status[refund.id] in PENDING | DECIDED)
     )
-    return decided | returning
+    return facts.decisions.named(DecisionKind.DISMISS, DecisionKind.WRITE_OFF) | returning
+
+
+def _counted(facts: Facts, judged: Assessment) -> frozenset[str]:
+    """Transfers that a decision counts in another way than as they came, as long as all that it names are there.
+
+    Where one of them left the chain, the others are again what they were, and a case again.
+    """
+    live = {verdict.transfer_id for verdict in judged.verdicts if verdict.status in LIVE}
+    return frozenset[str]().union(
+        *(
+            decision.transfer_ids
+            for decision in facts.decisions.recorded
+            if decision.kind in (DecisionKind.ACCEPT, DecisionKind.CREDIT) and decision.transfer_ids <= live
+        )
+    )
 
 
 def _late_matters(terms: InvoiceTerms, facts: Facts, judged: Assessment) -> bool:
@@ -247,3 +270,41 @@ def _late_matters(terms: InvoiceTerms, facts: Facts, judged: Assessment) -> bool
     if terms.late_payment is LatePayment.ACCEPT:
         return not enough
     return terms.late_payment is LatePayment.REVIEW or judged.status is not Status.LATE_PAID
+
+
+def decision_on(
+    case: Case, action: Resolution, facts: Facts, judged: Assessment
+) -> tuple[DecisionKind, frozenset[str]] | None:
+    """The fact that a resolution records about the invoice, and the transfers it names; None where it changes nothing.
+
+    Accepting takes everything that is there as the payment, so that the rest of it is no case either. An invoice that
+    is paid without the case's transfers needs them for nothing: they are dealt with, and so they never make it less
+    paid, or too much. Refunding and attaching record more than one thing; that is `services.exceptions`'.
+    """
+    live = {verdict.transfer_id for verdict in judged.verdicts if verdict.status in LIVE}
+    named = case.transfer_ids & live
+    if case.kind is CaseKind.REVERSED:
+        kind = DecisionKind.WRITE_OFF if action is Resolution.WRITE_OFF else DecisionKind.DISMISS
+        return (kind, case.transfer_ids)
+    if action is Resolution.ACCEPT:
+        if case.kind is CaseKind.OVERPAID:
+            return (DecisionKind.KEEP, _matched(judged, frozenset({PaymentStatus.CONFIRMED})))
+        if judged.sufficient:
+            return (DecisionKind.WRITE_OFF, named)
+        own = {fact.id for fact in facts.transfers if fact.internal}
+        return (DecisionKind.ACCEPT, (named | _matched(judged, LIVE)) - own)
+    if action is Resolution.CREDIT:
+        return (DecisionKind.CREDIT, named)
+    if action is Resolution.WRITE_OFF and case.kind in DERIVED:
+        return (DecisionKind.WRITE_OFF, named)
+    if action is Resolution.IGNORE and case.kind in MISMATCHED:
+        return (DecisionKind.DISMISS, named)
+    return None
+
+
+def _matched(judged: Assessment, statuses: frozenset[PaymentStatus]) -> frozenset[str]:
+    return frozenset(
+        verdict.transfer_id
+        for verdict in judged.verdicts
+        if verdict.match is Match.MATCHED and verdict.status in statuses
+    )

@@ -113,9 +113,13 @@ def decide(
     payments = _payment_changes(ctx, invoice, judged, changes)
     shown = _with_payments(invoice, payments, now)
     way = steps(invoice.status, judged.status, late=judged.late)
-    if invoice.transfers or invoice.refunds:
+    # An invoice whose transfers were attached to another has decisions only: its cases and its books are looked at too.
+    if invoice.transfers or invoice.refunds or invoice.decisions.recorded:
         last = invoice.sequence + len(way)
-        changes.looks.append(Look(shown, judged, _reversed(invoice, payments), last))
+        # A person takes nothing off the chain: attached to an option that asks for more depth is not reversed.
+        decided = cause.kind is CauseKind.DECISION
+        gone = frozenset[str]() if decided else _reversed(invoice, payments)
+        changes.looks.append(Look(shown, judged, gone, last))
     if not way and not payments and judged.amount_paid == invoice.amount_paid:
         return judged
     around = Circumstances(

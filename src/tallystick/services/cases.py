@@ -1,8 +1,9 @@
 """Opening and closing exceptions, so that the queue says what is the matter now.
 
 For: the one writer of statuses (`update_cases`), and the services that see trouble which no assessment of an invoice
-shows (`open_case`, `close_case`). Holds true: of one kind and subject at most one case is open; a case closes by itself
-when its reason is gone, and says so; what a person has decided about certain transfers is not asked again, and a case
+shows (`open_cases`, `close_case`, `close_subject`).
+Holds true: of one kind and subject at most one case is open; a case closes by itself when its reason is gone, and says
+so; what a person has decided about certain transfers is not asked again as long as the decision stands, and a case
 about more transfers than were decided is a new one.
 Must not: decide what is the matter (`core.cases` does), or carry out what a person resolves (`services.exceptions`
 does).
@@ -10,7 +11,7 @@ does).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -22,6 +23,7 @@ from tallystick.core.cases import DERIVED, GUIDES, Case, CaseKind, Resolution, w
 from tallystick.core.ids import IdKind
 from tallystick.core.invoice import PaymentStatus
 from tallystick.core.money import format_price, format_units
+from tallystick.core.refund import RefundStatus
 from tallystick.db.invoices import StoredInvoice, StoredTransfer
 from tallystick.db.sql import Connection, Record, load
 from tallystick.services import objects
@@ -103,12 +105,12 @@ async def _want(
         return
     if case.kind is CaseKind.UNSUPPORTED_TOKEN and rows:
         return  # anybody can send junk: exactly one case an invoice, however much comes
-    if any(_decided(row) and case.transfer_ids <= set(row["transfer_ids"]) for row in rows):
+    if case.kind is not CaseKind.REVERSED and any(_answers(row, case, look) for row in rows):
         return
-    await open_case(
+    await open_cases(
         connection,
         ctx,
-        merchant_id=invoice.merchant_id,
+        merchant_ids=[invoice.merchant_id],
         kind=case.kind,
         invoice_id=invoice.id,
         transfer_ids=case.transfer_ids,
@@ -117,9 +119,19 @@ async def _want(
     )
 
 
-def _decided(row: Record) -> bool:
-    """Whether a person resolved the case. One that closed by itself may open again."""
-    return row["status"] == "resolved" and row["resolution"]["action"] is not None
+def _answers(row: Record, case: Case, look: Look) -> bool:
+    """Whether a person has decided about all transfers of a case, and that decision still says all.
+
+    A case that closed by itself may open again. So may one that was accepted: what was accepted is no case as long as
+    all of it stands. A refund answers a case until it is rejected or given up. A reversal is always told anew.
+    """
+    resolution = row["resolution"]
+    if resolution is None or not case.transfer_ids <= set(row["transfer_ids"]):
+        return False
+    if resolution["action"] in (None, Resolution.ACCEPT):
+        return False
+    status = {verdict.refund_id: verdict.status for verdict in look.judged.refunds}
+    return status.get(resolution.get("refund_id", "")) not in (RefundStatus.REJECTED, RefundStatus.FAILED)
 
 
 def _detail(look: Look, transfer_ids: Iterable[str]) -> dict[str, Any]:
@@ -148,24 +160,23 @@ def _transfer(transfer: StoredTransfer) -> dict[str, Any]:
     }
 
 
-async def open_case(
+async def open_cases(
     connection: Connection,
     ctx: Context,
     *,
-    merchant_id: str,
+    merchant_ids: Sequence[str],
     kind: CaseKind,
     now: datetime,
     detail: dict[str, Any],
     invoice_id: str | None = None,
     subject: str = "",
     transfer_ids: Iterable[str] = (),
-) -> str | None:
-    """Open an exception and tell the merchant; its id, or None where one of the kind and subject is open already."""
-    exception_id = ctx.new_id(IdKind.EXCEPTION)
-    opened = await SQL.insert_exception.run(
+) -> list[str]:
+    """Open an exception with each of these merchants and tell them; the ids of those that were not open already."""
+    rows = await SQL.insert_exceptions.all(
         connection,
-        id=exception_id,
-        merchant_id=merchant_id,
+        ids=[ctx.new_id(IdKind.EXCEPTION) for _ in merchant_ids],
+        merchant_ids=list(merchant_ids),
         kind=kind,
         invoice_id=invoice_id,
         subject=subject,
@@ -174,10 +185,9 @@ async def open_case(
         detail=_encode(detail).decode(),
         at=now,
     )
-    if not opened:
-        return None
-    await _tell(connection, ctx, exception_id, "exception.opened", 1, now)
-    return exception_id
+    opened = sorted(row["id"] for row in rows)
+    await _tell(connection, ctx, opened, "exception.opened", now)
+    return opened
 
 
 async def close_case(
@@ -189,43 +199,71 @@ async def close_case(
     *,
     action: Resolution | None = None,
     actor: Actor = SYSTEM,
-    outcome: dict[str, Any] | None = None,
+    outcome: Callable[[], Awaitable[dict[str, Any]]] | None = None,
 ) -> bool:
     """Resolve an open exception and tell the merchant; False when it was resolved already.
 
-    Without an action it closes by itself: its reason is gone.
+    Without an action it closes by itself: its reason is gone. `outcome` carries out what was decided and answers what
+    came of it. It runs once the case is closed, so that the one writer, which looks at cases too, finds it decided.
     """
     resolution = {
         "action": action,
         "note": note,
         "actor": {"type": actor.type, "id": actor.id},
         "at": now,
-        **(outcome or {}),
     }
     closed = await SQL.resolve_exception.run(
         connection, id=exception_id, resolution=_encode(resolution).decode(), at=now
     )
-    if closed:
-        await _tell(connection, ctx, exception_id, "exception.resolved", 2, now)
-    return bool(closed)
+    if not closed:
+        return False
+    came = await outcome() if outcome is not None else {}
+    if came:
+        await SQL.add_outcome.run(connection, id=exception_id, outcome=_encode(came).decode())
+    await _tell(connection, ctx, [exception_id], "exception.resolved", now)
+    return True
+
+
+async def close_subject(
+    connection: Connection,
+    ctx: Context,
+    kind: CaseKind,
+    subject: str,
+    note: str,
+    now: datetime,
+    *,
+    merchant_id: str | None = None,
+) -> None:
+    """Close what is open about an endpoint or a network (with all its merchants): it is in order again, or gone."""
+    rows = await SQL.open_subject.all(connection, kind=kind, subject=subject, merchant_id=merchant_id)
+    for row in rows:
+        await close_case(connection, ctx, row["id"], note, now)
 
 
 async def _tell(
-    connection: Connection, ctx: Context, exception_id: str, event_type: str, sequence: int, now: datetime
+    connection: Connection, ctx: Context, exception_ids: Sequence[str], event_type: str, now: datetime
 ) -> None:
-    row = (await SQL.read_exceptions.all(connection, ids=[exception_id]))[0]
-    event = NewEvent(
-        merchant_id=row["merchant_id"],
-        type=event_type,
-        object_id=exception_id,
-        sequence=sequence,
-        object=exception_object(row),
-    )
-    await publish(connection, ctx, [event], at=now)
+    if not exception_ids:
+        return
+    rows = await SQL.read_exceptions.all(connection, ids=list(exception_ids))
+    events = [
+        NewEvent(
+            merchant_id=row["merchant_id"],
+            type=event_type,
+            object_id=row["id"],
+            sequence=row["event_sequence"],
+            object=exception_object(row),
+        )
+        for row in rows
+    ]
+    await publish(connection, ctx, events, at=now)
 
 
-def exception_object(row: Record) -> objects.ExceptionObject:
-    """A stored exception as the merchant sees it."""
+def exception_object(row: Record, now: datetime | None = None) -> objects.ExceptionObject:
+    """A stored exception as the merchant sees it. `now` tells how old it is; events say nothing that changes by itself.
+
+    A resolved one was as old as it got.
+    """
     kind = CaseKind(row["kind"])
     guide = GUIDES[kind]
     is_open = row["status"] == "open"
@@ -247,6 +285,13 @@ def exception_object(row: Record) -> objects.ExceptionObject:
         actions=[one.value for one in guide.resolutions] if is_open else [],
         detail=row["detail"],
         opened_at=row["opened_at"],
+        age_seconds=_age(row, now),
         resolution=row["resolution"],
         resolved_at=row["resolved_at"],
     )
+
+
+def _age(row: Record, now: datetime | None) -> int | msgspec.UnsetType:
+    if now is None:
+        return msgspec.UNSET
+    return max(0, int(((row["resolved_at"] or now) - row["opened_at"]).total_seconds()))

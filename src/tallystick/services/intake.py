@@ -122,9 +122,12 @@ async def _connect(connection: Connection, ctx: Context, network: Network, block
     issued = {row["address"]: row for row in rows}
     ours = [transfer for transfer in block.transfers if transfer.to in issued]
     ours = await _bound_junk(connection, network, ours, issued)
-    if ours:
-        await _record_transfers(connection, ctx, network, block, ours, issued)
-    return [issued[transfer.to]["invoice_id"] for transfer in ours]
+    if not ours:
+        return []
+    await _record_transfers(connection, ctx, network, block, ours, issued)
+    # Not the addresses' invoices: a transfer mined again may have been attached to another one meanwhile.
+    held = await SQL.held_by_block.all(connection, network=network.name, hash=header.hash)
+    return [row["invoice_id"] for row in held]
 
 
 async def _bound_junk(

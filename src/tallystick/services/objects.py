@@ -178,6 +178,55 @@ class ExceptionObject(msgspec.Struct, frozen=True, kw_only=True):
     opened_at: datetime
     resolution: dict[str, Any] | None
     resolved_at: datetime | None
+    age_seconds: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class PaymentRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a wallet elsewhere signs: a link that wallets open, and the same as an unsigned transaction.
+
+    `unsigned_transaction` holds what is fixed (`chain_id`, `to`, `value`, `data`; `value` in base units, as a decimal
+    string); the wallet fills in who sends it, its nonce and its fee.
+    """
+
+    uri: str
+    unsigned_transaction: dict[str, Any] | None
+
+
+class Refund(msgspec.Struct, frozen=True, kw_only=True):
+    """Money given back: a payment in the other direction. `amount` is what it takes from what was received,
+    `amount_sent` what the customer gets. `claim_url` is filled when it is made, and never again."""
+
+    id: str
+    object: str = "refund"
+    status: str
+    invoice_id: str
+    exception_id: str | None
+    payment_option_id: str
+    asset: str
+    network: str
+    token_contract: str | None
+    amount: str
+    amount_sent: str
+    fee: str
+    fee_amount: str
+    rule: str
+    address: str | None
+    address_source: str | None
+    reason: str
+    detail: dict[str, Any]
+    requested_by: ActorObject
+    approved_by: ActorObject | None
+    decision_note: str | None
+    payment_request: PaymentRequest | None
+    tx_hash: str | None
+    confirmations: int
+    confirmations_required: int | None
+    problem: str | None
+    next_action: NextAction
+    claim_expires_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    claim_url: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class AssetObject(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,17 +5,37 @@
 SELECT * FROM exceptions WHERE invoice_id = ANY(:ids::text[]) ORDER BY id FOR UPDATE;
 
 -- name: open_subject
--- The open exception of a kind about something that is no invoice.
-SELECT * FROM exceptions
-WHERE merchant_id = :merchant_id AND kind = :kind AND invoice_id IS NULL AND subject = :subject AND status = 'open'
+-- The open exceptions of a kind about something that is no invoice: a network has one with each merchant it matters to.
+SELECT id FROM exceptions
+WHERE kind = :kind AND invoice_id IS NULL AND subject = :subject AND status = 'open'
+  AND (:merchant_id::text IS NULL OR merchant_id = :merchant_id)
+ORDER BY id
 FOR UPDATE;
 
--- name: insert_exception!
--- A new case. One of a kind and subject is open at a time: a second opener changes nothing.
+-- name: merchants_on_network
+-- Merchants to whom a network matters: those with a wallet of its family. Whoever issued an address there has one.
+SELECT DISTINCT w.merchant_id
+FROM wallets AS w JOIN networks AS n ON n.family = w.family
+WHERE n.name = :network
+ORDER BY w.merchant_id
+LIMIT :row_count;
+
+-- name: lock_exception
+-- One exception of a merchant, locked against the one writer and other people.
+SELECT * FROM exceptions WHERE id = :id AND merchant_id = :merchant_id FOR UPDATE;
+
+-- name: read_exception
+-- The same without a lock: what it is about never changes.
+SELECT * FROM exceptions WHERE id = :id AND merchant_id = :merchant_id;
+
+-- name: insert_exceptions
+-- New cases that differ in the merchant only. One of a kind and subject is open at a time: a second opener gets none.
 INSERT INTO exceptions (id, merchant_id, kind, invoice_id, subject, transfer_ids, owner, status, detail, event_sequence,
     opened_at)
-VALUES (:id, :merchant_id, :kind, :invoice_id, :subject, :transfer_ids, :owner, 'open', :detail::text::jsonb, 1, :at)
-ON CONFLICT DO NOTHING;
+SELECT g.id, g.merchant_id, :kind, :invoice_id, :subject, :transfer_ids, :owner, 'open', :detail::text::jsonb, 1, :at
+FROM unnest(:ids::text[], :merchant_ids::text[]) AS g(id, merchant_id)
+ON CONFLICT DO NOTHING
+RETURNING id;
 
 -- name: extend_exception!
 -- More transfers belong to an open case.
@@ -26,6 +46,10 @@ UPDATE exceptions SET transfer_ids = :transfer_ids, detail = :detail::text::json
 UPDATE exceptions
 SET status = 'resolved', resolution = :resolution::text::jsonb, resolved_at = :at, event_sequence = event_sequence + 1
 WHERE id = :id AND status = 'open';
+
+-- name: add_outcome!
+-- What came of a resolution, once it is known, in the same transaction.
+UPDATE exceptions SET resolution = resolution || :outcome::text::jsonb WHERE id = :id AND status = 'resolved';
 
 -- name: assign_exception!
 -- Give an open case to somebody.

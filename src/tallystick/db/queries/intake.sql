@@ -56,6 +56,12 @@ SELECT g.transfer_id, g.tx_hash, :network, :block_hash
 FROM unnest(:transfer_ids::text[], :tx_hashes::text[]) AS g(transfer_id, tx_hash)
 ON CONFLICT (transfer_id, block_hash) DO NOTHING;
 
+-- name: held_by_block
+-- To which invoices the transfers in a block count, once for each transfer.
+SELECT t.invoice_id
+FROM anchors AS n JOIN transfers AS t ON t.id = n.transfer_id
+WHERE n.network = :network AND n.block_hash = :hash;
+
 -- name: touched_by_blocks
 -- Transfers whose place or conflict is in one of these blocks, with what would replace them.
 SELECT t.id, t.invoice_id, t.tx_hash, t.channel, t.ordinal, t.spend_key
