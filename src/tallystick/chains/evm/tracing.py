@@ -42,8 +42,9 @@ _Method: TypeAlias = Literal["trace_block", "debug", "none"]
 # A transaction without more gas than this can do nothing but move its own value (Yellow Paper, G_transaction).
 _PLAIN_GAS: Final = 21_000
 _NO_BLOCK: Final = "0x" + "00" * 32
-# Calls nest 1,024 deep (EIP-150 leaves gas for some 700), each as an object in a list in an object.
-_RECURSION_LIMIT: Final = 6_000
+# Calls nest 1,024 deep (Yellow Paper, 9.4), each as an object in a list; whoever calls us may stand 1,000 deep already.
+# Takes less than 2 MB of the C stack, of which a thread has 8.
+_RECURSION_LIMIT: Final = 3_200
 _MISFITS_MAX: Final = 5
 _NO_TRACING: Final = "The node has no tracing."
 
@@ -51,11 +52,12 @@ _FLAT: Final = msgspec.json.Decoder(Answer[list[FlatTrace] | None])
 _ANY: Final = msgspec.json.Decoder(Answer[msgspec.Raw])
 
 
-class _DeepDecoder:
-    """Decodes nested frames as deep as the EVM calls.
+class _FramesDecoder:
+    """Decodes nested frames as deep as the EVM calls, and no deeper.
 
-    Python's limit stands below that, and anybody can send a transaction that nests deeper: it must not stop a network.
-    The limit is raised for the one call that needs it, within which nothing else of this thread runs.
+    Python's own limit stands below that, and anybody can send a transaction that nests deeper: it must not stop a
+    network. Some libraries of our dependencies raise that limit so far that a node could overrun the C stack. Both are
+    met by one limit for this one call, within which nothing else of this thread runs.
     """
 
     def __init__(self) -> None:
@@ -63,19 +65,15 @@ class _DeepDecoder:
 
     def decode(self, body: bytes, /) -> Answer[list[TracedTransaction] | None]:
         """The answer. Raises what msgspec raises; RecursionError beyond what the EVM allows."""
+        before = sys.getrecursionlimit()
+        sys.setrecursionlimit(_RECURSION_LIMIT)
         try:
             return self._decoder.decode(body)
-        except RecursionError:
-            before = sys.getrecursionlimit()
-            sys.setrecursionlimit(max(before, _RECURSION_LIMIT))
-            try:
-                return self._decoder.decode(body)
-            finally:
-                sys.setrecursionlimit(before)
+        finally:
+            sys.setrecursionlimit(before)
 
 
-FRAMES: Final = _DeepDecoder()
-"""Decodes what `debug_traceBlockByHash` answers."""
+_FRAMES: Final = _FramesDecoder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +191,7 @@ class Tracing:
                 return Flat(steps)
         else:
             call = Call("debug_traceBlockByHash", [block.hash, self._tracer()])
-            transactions = await self._rpc.call(call, FRAMES)
+            transactions = await self._rpc.call(call, _FRAMES)
             if transactions is not None:
                 return Frames(transactions)
         raise SourceIncomplete(
