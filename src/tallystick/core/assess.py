@@ -175,9 +175,9 @@ def assess(terms: InvoiceTerms, facts: Facts, now: datetime) -> Assessment:
         facts,
         judged,
         closed,
-        set_aside=_being_given_back(facts, refunds),
+        set_aside=being_given_back(facts, refunds),
         given_back=_given_back(facts, refunds),
-        dismissed=facts.decisions.named(DecisionKind.DISMISS),
+        dismissed=facts.decisions.named(DecisionKind.DISMISS, DecisionKind.WRITE_OFF),
     )
     status, late, sufficient = _status(case)
     asked = case.shares(Measure.ASKED, without=case.set_aside)
@@ -232,7 +232,7 @@ def _judge(terms: InvoiceTerms, fact: TransferFact, facts: Facts, received: froz
     )
 
 
-def _being_given_back(facts: Facts, refunds: tuple[RefundVerdict, ...]) -> frozenset[str]:
+def being_given_back(facts: Facts, refunds: tuple[RefundVerdict, ...]) -> frozenset[str]:
     """Transfers that no longer pay: returned, or on their way back by a refund that withdraws them."""
     status = {verdict.refund_id: verdict.status for verdict in refunds}
     return frozenset[str]().union(

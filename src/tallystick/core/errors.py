@@ -207,6 +207,12 @@ class IllegalTransition(TallystickError):
     code = "illegal_transition"
 
 
+class Unbalanced(TallystickError):
+    """A ledger entry whose postings do not cancel out was to be made: a defect, nothing is written."""
+
+    code = "unbalanced_entry"
+
+
 class StaleWrite(TallystickError):
     """A row was not in the state the writer expected: another writer was first. Load again and decide anew."""
 

@@ -34,6 +34,7 @@ class IdKind(StrEnum):
     MERCHANT = "mer"
     KEY = "key"
     TRANSITION = "trn"
+    LEDGER_ENTRY = "ent"
 
 
 _BODY: Final = re.compile(r"[0-9a-v]{26}", re.ASCII)

@@ -91,6 +91,7 @@ class Unit:
     in_blocks: bool
     confirmed: bool
     on_time: bool
+    members: frozenset[str]
 
     def in_measure(self, measure: Measure) -> Fraction:
         """Its share in a measure."""
@@ -157,6 +158,7 @@ def _unit(terms: InvoiceTerms, decision: Decision | None, named: Judged, *, on_t
         in_blocks=in_blocks,
         confirmed=confirmed,
         on_time=on_time,
+        members=frozenset(fact.id for fact, _ in named),
     )
 
 

@@ -100,7 +100,7 @@ CREATE TABLE decisions (
     invoice_id   text NOT NULL REFERENCES invoices (id), -- about which invoice
     merchant_id  text NOT NULL,                         -- whose
     kind         text NOT NULL CHECK (kind IN
-        ('accept', 'credit', 'dismiss', 'keep', 'receive', 'send', 'open_dispute', 'resolve_dispute')), -- what was decided; `core.invoice` says what each does
+        ('accept', 'credit', 'dismiss', 'write_off', 'keep', 'receive', 'send', 'open_dispute', 'resolve_dispute')), -- what was decided; `core.invoice` says what each does
     transfer_ids text[] NOT NULL DEFAULT '{}',          -- about which transfers
     value        numeric(78, 0) CHECK (value > 0),      -- what they count for, in units of the price
     note         text NOT NULL,                         -- why, in the words of who decided
