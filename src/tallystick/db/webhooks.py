@@ -368,9 +368,10 @@ async def set_failing(connection: Connection, failing_since: Mapping[str, dateti
     await SQL.set_failing.run(connection, ids=list(failing_since), failing_since=list(failing_since.values()))
 
 
-async def disable_endpoint(connection: Connection, endpoint_id: str, reason: str) -> bool:
-    """Disable an enabled endpoint; answer whether this call did it."""
-    return await SQL.disable_endpoint.run(connection, id=endpoint_id, reason=reason) == 1
+async def disable_endpoint(connection: Connection, endpoint_id: str, reason: str) -> str | None:
+    """Disable an enabled endpoint; answer whose it is, or None where this call did not do it."""
+    merchant_id = await SQL.disable_endpoint.value(connection, id=endpoint_id, reason=reason)
+    return None if merchant_id is None else str(merchant_id)
 
 
 async def release(connection: Connection, deliveries: Sequence[ClaimedDelivery], *, at: datetime) -> None:

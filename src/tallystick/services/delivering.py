@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from tallystick.core.cases import CaseKind
 from tallystick.core.webhook import Answer, Decision, DeliveryStatus, decide
 from tallystick.db import webhooks as stored
 from tallystick.db.sql import Connection
 from tallystick.db.webhooks import ClaimedDelivery
+from tallystick.services.cases import open_cases
 from tallystick.services.context import Context
 
 LEASE: Final = timedelta(seconds=60)  # longer than an attempt and its recording may take
@@ -77,6 +79,7 @@ async def record_attempts(
 ) -> list[Disabled]:
     """Record attempts, each once, and what follows for deliveries and endpoints. Answers which were disabled.
 
+    Each of these opens an exception, of which the merchant's other endpoints are told.
     An attempt whose lease was lost to another deliverer is not recorded: that one records its own.
     """
     now = ctx.now()
@@ -106,8 +109,25 @@ async def record_attempts(
     for attempt, decision in decisions:
         if decision.disable_reason is None or attempt.delivery.id not in recorded:
             continue
-        if await stored.disable_endpoint(connection, attempt.delivery.endpoint_id, decision.disable_reason):
-            disabled.append(Disabled(attempt.delivery.endpoint_id, decision.disable_reason))
+        merchant_id = await stored.disable_endpoint(
+            connection, attempt.delivery.endpoint_id, decision.disable_reason
+        )
+        if merchant_id is None:
+            continue
+        disabled.append(Disabled(attempt.delivery.endpoint_id, decision.disable_reason))
+        await open_cases(
+            connection,
+            ctx,
+            merchant_ids=[merchant_id],
+            kind=CaseKind.WEBHOOK_FAILED,
+            subject=attempt.delivery.endpoint_id,
+            detail={
+                "endpoint_id": attempt.delivery.endpoint_id,
+                "url": attempt.delivery.url,
+                "reason": decision.disable_reason,
+            },
+            now=now,
+        )
     return disabled
 
 

@@ -367,7 +367,9 @@ async def record_fulfillment(
     """Record once that the merchant delivered; again changes nothing. Raises NotFound, Conflict."""
     invoice = await _lock(connection, merchant_id, invoice_id)
     if invoice.decisions.fulfilled_at is None:
-        said = _encode({**note, "actor": {"type": actor.type.value, "id": actor.id}}).decode()
+        # By which transition it was paid when it was delivered: a later reversal and a second payment change nothing.
+        by = {"actor": {"type": actor.type.value, "id": actor.id}, "transition_sequence": invoice.sequence}
+        said = _encode({**note, **by}).decode()
         allowed = [status.value for status in _FULFILLABLE]
         if not await store.SQL.record_fulfillment.run(
             connection, id=invoice_id, at=ctx.now(), fulfillment=said, allowed=allowed

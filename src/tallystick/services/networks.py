@@ -7,15 +7,22 @@ halted network credits nothing until a person decides. Must not: ask a node.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from tallystick.chains.families import FAMILIES
+from tallystick.core.cases import CaseKind
 from tallystick.core.chain import BlockHeader, Finality
 from tallystick.core.errors import Conflict, NotFound, WrongChain
 from tallystick.core.network import Network
 from tallystick.db.networks import SQL
 from tallystick.db.sql import Connection, Record
 from tallystick.services import objects
+from tallystick.services.cases import SQL as CASES
+from tallystick.services.cases import close_subject, open_cases
 from tallystick.services.context import Context
+
+HALT_CASES_MAX: Final = 10_000
+"""Merchants that are told of a halt; the operator sees it anyway."""
 
 
 async def sync_networks(connection: Connection, networks: Mapping[str, Network]) -> None:
@@ -57,16 +64,32 @@ async def record_status(connection: Connection, name: str, status: str, problem:
 
 
 async def halt(connection: Connection, ctx: Context, name: str, problem: str) -> None:
-    """Stop crediting until `resume`."""
-    await SQL.halt_network.run(connection, name=name, problem=problem, at=ctx.now())
+    """Stop crediting until `resume`, and open an exception with every merchant to whom the network matters."""
+    now = ctx.now()
+    if not await SQL.halt_network.run(connection, name=name, problem=problem, at=now):
+        return
+    rows = await CASES.merchants_on_network.all(connection, network=name, row_count=HALT_CASES_MAX)
+    await open_cases(
+        connection,
+        ctx,
+        merchant_ids=[row["merchant_id"] for row in rows],
+        kind=CaseKind.NETWORK_HALTED,
+        subject=name,
+        detail={"network": name, "problem": problem},
+        now=now,
+    )
 
 
 async def resume(connection: Connection, ctx: Context, name: str) -> None:
     """A person decided to follow the node's chain after all. Raises NotFound, Conflict."""
     if await SQL.read_network.one(connection, name=name) is None:
         raise NotFound("There is no such network.", object_id=name)
-    if await SQL.resume_network.run(connection, name=name, at=ctx.now()) == 0:
+    now = ctx.now()
+    if await SQL.resume_network.run(connection, name=name, at=now) == 0:
         raise Conflict("The network is not halted.", object_id=name)
+    await close_subject(
+        connection, ctx, CaseKind.NETWORK_HALTED, name, "The operator resumed the network.", now
+    )
 
 
 async def list_networks(connection: Connection, ctx: Context) -> list[objects.NetworkObject]:

@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from tallystick.core.cases import CaseKind
 from tallystick.core.errors import Conflict, InvalidInput, NotFound
 from tallystick.core.ids import IdKind
 from tallystick.core.webhook import ALL_EVENTS, EVENT_TYPES, PING, SECRET_OVERLAP, EndpointStatus
@@ -24,6 +25,7 @@ from tallystick.core.webhook_target import url_problem
 from tallystick.db import webhooks as stored
 from tallystick.db.sql import Connection
 from tallystick.services import objects
+from tallystick.services.cases import close_subject
 from tallystick.services.context import Context
 from tallystick.services.delivering import LEASE
 from tallystick.services.events import DELIVERIES_CHANNEL, NewEvent, notify, publish
@@ -131,6 +133,8 @@ async def update_endpoint(
     if change.status is not None:
         endpoint = _with_status(endpoint, change.status)
     await stored.update_endpoint(connection, endpoint)
+    if endpoint.status is EndpointStatus.ENABLED:
+        await _close_case(connection, ctx, merchant_id, endpoint_id, "The endpoint was enabled again.")
     return _endpoint_object(endpoint)
 
 
@@ -138,6 +142,7 @@ async def delete_endpoint(connection: Connection, ctx: Context, merchant_id: str
     """Delete an endpoint. What is still due for it fails; its delivery history stays. Raises NotFound."""
     await _locked(connection, merchant_id, endpoint_id)
     await stored.delete_endpoint(connection, endpoint_id, at=ctx.now())
+    await _close_case(connection, ctx, merchant_id, endpoint_id, "The endpoint was deleted.")
 
 
 async def rotate_secret(
@@ -254,6 +259,15 @@ async def redeliver(
     )
     await notify(connection, [(DELIVERIES_CHANNEL, "")])
     return await list_deliveries(connection, ctx, merchant_id, event_id)
+
+
+async def _close_case(
+    connection: Connection, ctx: Context, merchant_id: str, endpoint_id: str, note: str
+) -> None:
+    """What was wrong with an endpoint is over. Events about it go to the endpoints that are enabled now."""
+    await close_subject(
+        connection, ctx, CaseKind.WEBHOOK_FAILED, endpoint_id, note, ctx.now(), merchant_id=merchant_id
+    )
 
 
 def _check_url(ctx: Context, url: str) -> None:

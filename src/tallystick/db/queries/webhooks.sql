@@ -196,10 +196,11 @@ UPDATE webhook_endpoints AS e SET failing_since = g.failing_since
 FROM unnest(:ids::text[], :failing_since::timestamptz[]) AS g(id, failing_since)
 WHERE e.id = g.id AND e.failing_since IS DISTINCT FROM g.failing_since;
 
--- name: disable_endpoint!
--- By the system: gone, or failing for too long.
+-- name: disable_endpoint$
+-- By the system: gone, or failing for too long. Answers whose it is.
 UPDATE webhook_endpoints SET status = 'disabled', disabled_reason = :reason
-WHERE id = :id AND status = 'enabled' AND deleted_at IS NULL;
+WHERE id = :id AND status = 'enabled' AND deleted_at IS NULL
+RETURNING merchant_id;
 
 -- name: release!
 -- Give claimed deliveries back that were not attempted to the end, so that nobody waits for the lease.
