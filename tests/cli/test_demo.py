@@ -34,7 +34,9 @@ async def test_once_shows_a_paid_invoice_and_leaves_nothing_behind(scratch: Path
     assert done.code == 0, done.err
     shown = done.object
     assert shown["status"] == "paid"
-    assert shown["transitions"] == ["created", "quoted", "awaiting_payment", "confirming", "paid"]
+    # Whether somebody looks between the payment and its block is a matter of luck.
+    way = [status for status in shown["transitions"] if status != "detected"]
+    assert way == ["created", "quoted", "awaiting_payment", "confirming", "paid"]
     assert {"invoice.created", "payment.detected", "invoice.paid"} <= set(shown["webhooks_verified"])
     for words in (
         "confirming → paid (policy_met)",
