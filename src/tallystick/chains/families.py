@@ -1,17 +1,18 @@
 """What differs between network families when an address is issued and shown, behind one protocol.
 
-For: issuing and presenting payment options. Holds true: addresses are compared in normal form only and shown in display
-form only. Must not: ask a node anything; that is each family's source.
+For: issuing and presenting payment options, and refunds. Holds true: addresses are compared in normal form only and
+shown in display form only. Must not: ask a node anything; that is each family's source.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from tallystick.chains.evm import addresses as evm_addresses
 from tallystick.chains.evm.payment_uri import payment_uri as evm_payment_uri
+from tallystick.chains.evm.payment_uri import unsigned_transaction as evm_unsigned_transaction
 from tallystick.core.money import Asset
 from tallystick.core.network import Network
 
@@ -33,6 +34,20 @@ class Family(Protocol):
 
     def payment_uri(self, network: Network, asset: Asset, address: str, amount: int) -> str:
         """What wallets open. `address` in normal form, `amount` in base units."""
+        ...
+
+    def check_destination(self, address: str) -> str:
+        """The normal form of an address that money may be sent to. Raises InvalidInput, also where it would be lost."""
+        ...
+
+    def normalize_tx_hash(self, text: str) -> str:
+        """The normal form of a transaction's hash somebody typed. Raises InvalidInput."""
+        ...
+
+    def unsigned_transaction(
+        self, network: Network, asset: Asset, address: str, amount: int
+    ) -> dict[str, Any] | None:
+        """The transaction that a wallet elsewhere completes and signs; None where wallets take the link only."""
         ...
 
 
@@ -62,6 +77,22 @@ class Evm:
             to=self.display(address),
             amount=amount,
             contract=None if asset.contract is None else self.display(asset.contract),
+        )
+
+    def check_destination(self, address: str) -> str:
+        """See Family.check_destination."""
+        return evm_addresses.check_destination(address)
+
+    def normalize_tx_hash(self, text: str) -> str:
+        """See Family.normalize_tx_hash."""
+        return evm_addresses.normalize_tx_hash(text)
+
+    def unsigned_transaction(
+        self, network: Network, asset: Asset, address: str, amount: int
+    ) -> dict[str, Any] | None:
+        """See Family.unsigned_transaction. An EIP-1559 transaction without its fee fields."""
+        return evm_unsigned_transaction(
+            chain_id=int(network.chain), to=address, amount=amount, contract=asset.contract
         )
 
 

@@ -9,6 +9,7 @@ Must not: know keys, or how a transfer is built.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -40,7 +41,7 @@ class RefundRule(StrEnum):
     AMOUNT = "amount"  # named in the request
     RECEIVED = "received"  # everything that was received and not yet given back
     EXCESS = "excess"  # what came above what was asked
-    FIAT_VALUE = "fiat_value"  # as much of the asset as the price is worth now, at most what was received
+    FIAT_VALUE = "fiat_value"  # as much as what it paid of the price is worth now, at most what was received
 
 
 class FeePayer(StrEnum):
@@ -61,15 +62,14 @@ _R = RefundStatus
 _ON_CHAIN: Final = frozenset({_R.CONFIRMING, _R.COMPLETED})
 
 EDGES: Final[dict[RefundStatus, frozenset[RefundStatus]]] = {
-    _R.REQUESTED: frozenset({_R.APPROVED, _R.REJECTED, _R.NEEDS_ATTENTION}),
+    _R.REQUESTED: frozenset({_R.APPROVED, _R.REJECTED}),
     _R.APPROVED: frozenset({_R.AWAITING_SIGNATURE, _R.REJECTED, _R.FAILED, _R.NEEDS_ATTENTION}),
     _R.AWAITING_SIGNATURE: _ON_CHAIN | {_R.BROADCAST, _R.FAILED, _R.NEEDS_ATTENTION},
     _R.BROADCAST: _ON_CHAIN | {_R.NEEDS_ATTENTION},
     # The outgoing transfer's block can leave the best chain like any other.
     _R.CONFIRMING: frozenset({_R.COMPLETED, _R.BROADCAST}),
     _R.COMPLETED: frozenset({_R.CONFIRMING, _R.BROADCAST}),
-    _R.NEEDS_ATTENTION: _ON_CHAIN
-    | {_R.AWAITING_SIGNATURE, _R.BROADCAST, _R.APPROVED, _R.REJECTED, _R.FAILED},
+    _R.NEEDS_ATTENTION: _ON_CHAIN | {_R.AWAITING_SIGNATURE, _R.BROADCAST, _R.APPROVED, _R.FAILED},
     _R.REJECTED: frozenset(),
     _R.FAILED: _ON_CHAIN,  # whoever gave up and was wrong: the chain shows that it was sent after all
 }
@@ -77,8 +77,38 @@ EDGES: Final[dict[RefundStatus, frozenset[RefundStatus]]] = {
 PENDING: Final = frozenset(_R) - {_R.REJECTED, _R.FAILED, _R.COMPLETED}
 """Refunds under way: their amount is spoken for, so no other refund can take it."""
 
+ALIVE: Final = PENDING | {_R.COMPLETED}
+"""Refunds whose amount is not there any more for another one."""
+
 DECIDED: Final = frozenset(_R) - {_R.REQUESTED, _R.REJECTED, _R.FAILED}
 """Refunds that a person approved and nobody gave up: owed, or paid."""
+
+APPROVABLE: Final = frozenset({_R.REQUESTED, _R.NEEDS_ATTENTION})
+"""Refunds that a person may let go on."""
+
+UNSENT: Final = frozenset({_R.APPROVED, _R.AWAITING_SIGNATURE})
+"""Approved refunds of which nobody said, and nothing shows, that they were sent."""
+
+GIVING_UP: Final[dict[RefundStatus, RefundStatus]] = {
+    _R.REQUESTED: _R.REJECTED,
+    _R.APPROVED: _R.REJECTED,
+    _R.AWAITING_SIGNATURE: _R.FAILED,
+    _R.NEEDS_ATTENTION: _R.FAILED,
+}
+"""What a refund becomes when a person refuses it or gives it up. One said to be sent is not: the chain decides."""
+
+SIGN_WITHIN: Final = timedelta(days=7)
+"""How long a payment request may wait to be signed before a person has to look."""
+
+SEEN_WITHIN: Final = timedelta(hours=24)
+"""How long a transfer said to be sent may stay unseen before a person has to look."""
+
+
+def diagram() -> str:
+    """The table as a Mermaid state diagram, for the documentation. A pure function of EDGES."""
+    lines = ["stateDiagram-v2", f"    [*] --> {_R.REQUESTED}"]
+    lines += [f"    {start} --> {stop}" for start in _R for stop in _R if stop in EDGES[start]]
+    return "\n".join(lines) + "\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +129,19 @@ class RefundFact:
     transfer_ids: frozenset[str] = frozenset()
     withdraws: bool = False
     anchors: tuple[Anchor, ...] = ()
+    fee_amount: int = 0  # base units of `amount` that are kept back for the network's fee
 
 
 @dataclass(frozen=True, slots=True)
 class RefundVerdict:
-    """What is true about a refund now."""
+    """What is true about a refund now. `times_sent` is how many transfers of it stand in the best chain: more than one
+    is money sent twice."""
 
     refund_id: str
     status: RefundStatus
     anchor: Anchor | None
     confirmations: int
+    times_sent: int = 0
 
 
 def judge_refund(fact: RefundFact, view: NetworkView | None) -> RefundVerdict:
@@ -120,7 +153,8 @@ def judge_refund(fact: RefundFact, view: NetworkView | None) -> RefundVerdict:
     count = confirmations(anchor, view) if view is not None else 0
     if anchor is not None and view is not None:
         final = is_final(anchor, fact.requirement, view)
-        return RefundVerdict(fact.id, _R.COMPLETED if final else _R.CONFIRMING, anchor, count)
+        times_sent = sum(one.in_best_chain for one in fact.anchors)
+        return RefundVerdict(fact.id, _R.COMPLETED if final else _R.CONFIRMING, anchor, count, times_sent)
     if fact.status in _ON_CHAIN:
         return RefundVerdict(fact.id, _R.BROADCAST, None, 0)
     return RefundVerdict(fact.id, fact.status, None, 0)

@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import Final
 
 from tallystick.core.invoice import PaymentStatus, Status
+from tallystick.core.refund import RefundStatus
 
 RETRY_DELAYS: Final = (
     timedelta(seconds=5),
@@ -41,18 +42,7 @@ BUSY: Final = frozenset({429, 503})  # the answers whose Retry-After is obeyed (
 
 ALL_EVENTS: Final = "*"
 PING: Final = "webhook.ping"
-# The statuses of refunds and escrows as published. Their machines are not built yet; the names are already fixed.
-REFUND_STATUSES: Final = (
-    "requested",
-    "approved",
-    "awaiting_signature",
-    "broadcast",
-    "confirming",
-    "completed",
-    "rejected",
-    "failed",
-    "needs_attention",
-)
+# The statuses of escrows as published. Their machine is not built yet; the names are already fixed.
 ESCROW_STATUSES: Final = (
     "funded",
     "in_review",
@@ -72,7 +62,7 @@ EVENT_TYPES: Final = frozenset(
     (
         *(f"invoice.{status}" for status in Status),
         *(f"payment.{status}" for status in _PAYMENT_EVENTS),
-        *(f"refund.{status}" for status in REFUND_STATUSES),
+        *(f"refund.{status}" for status in RefundStatus),
         "settlement.closed",
         "exception.opened",
         "exception.resolved",

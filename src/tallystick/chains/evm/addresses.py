@@ -35,6 +35,8 @@ _EXTERNAL_CHAIN: Final = 0
 _HARDENED: Final = 2**31
 
 _ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
+_TX_HASH: Final = re.compile(r"0x[0-9a-fA-F]{64}", re.ASCII)
+_NOBODYS_MAX: Final = 0xFFFF
 # Extended private keys of Bitcoin and Litecoin, wherever in the text they stand (SLIP-132 and the coins'
 # own).
 _PRIVATE_PREFIX: Final = re.compile(r"(?:[xyztuvYZUV]prv|[LMt]tpv|dgpv)[1-9A-HJ-NP-Za-km-z]{8}", re.ASCII)
@@ -99,6 +101,25 @@ def normalize(address: str) -> str:
     if digits not in (digits.lower(), digits.upper()) and address != _with_checksum(digits.lower()):
         raise InvalidInput("The address has a typing error: its upper and lower case do not fit (EIP-55).")
     return address.lower()
+
+
+def check_destination(address: str) -> str:
+    """The normal form of an address that money may be sent to. Raises InvalidInput.
+
+    Refused besides what is no address: the zero address, those of precompiled contracts and the customary burn address.
+    Nobody holds a key of theirs, and wallets show the zero address where one is missing.
+    """
+    normal = normalize(address)
+    if int(normal, 16) <= _NOBODYS_MAX:
+        raise InvalidInput("Nobody can spend from this address: money sent there is lost.")
+    return normal
+
+
+def normalize_tx_hash(text: str) -> str:
+    """A transaction's hash in lower case. Raises InvalidInput."""
+    if not _TX_HASH.fullmatch(text):
+        raise InvalidInput("A transaction hash is 0x and 64 hexadecimal digits.")
+    return text.lower()
 
 
 def display(address: str) -> str:
