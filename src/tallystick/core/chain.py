@@ -87,7 +87,7 @@ class Block:
 
     `spends` maps spend key to transaction hash for every transaction of the block, also for failed ones: a
     failed transaction uses up its nonce and so replaces others. `untraced` says why native coin moved by contract
-    calls is not among the transfers, where the network should tell it; None where it does, or need not.
+    calls is not among the transfers; None where it is, and where a network has no such thing.
     """
 
     header: BlockHeader

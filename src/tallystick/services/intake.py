@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tallystick.core.chain import Block, BlockRef, ObservedTransfer
+from tallystick.core.chain import Block, BlockRef, Channel, ObservedTransfer
 from tallystick.core.errors import StaleWrite
 from tallystick.core.ids import IdKind
 from tallystick.core.money import Asset
@@ -24,6 +24,7 @@ from tallystick.db import sightings
 from tallystick.db.sql import Connection, Record, load
 from tallystick.services.assessing import Cause, CauseKind, assess_invoices
 from tallystick.services.context import SYSTEM, Context
+from tallystick.services.credit_keys import identity_of, keyed, stored_identity
 from tallystick.services.events import BLOCKS_CHANNEL, notify
 
 SQL: Final = load("intake")
@@ -171,6 +172,7 @@ async def _record_transfers(
     issued: dict[str, Record],
 ) -> None:
     """New transfers, and that this block holds them. Known ones keep their first evidence and get one more anchor."""
+    ours = await keyed(connection, network, ours)
     assets = [_asset(network, transfer, issued) for transfer in ours]
     owners = [issued[transfer.to] for transfer in ours]
     identity: dict[str, Any] = {
@@ -190,6 +192,7 @@ async def _record_transfers(
         decimals=[asset.decimals if asset is not None else None for asset in assets],
         amounts=[transfer.amount for transfer in ours],
         spend_keys=[transfer.spend_key for transfer in ours],
+        internals=await _internals(connection, network, ours, owners),
         evidence_at=block.header.time,
         at=ctx.now(),
         merchant_ids=[owner["merchant_id"] for owner in owners],
@@ -204,20 +207,32 @@ async def _record_transfers(
     )
 
 
+async def _internals(
+    connection: Connection, network: Network, ours: Sequence[ObservedTransfer], owners: Sequence[Record]
+) -> list[bool]:
+    """Which of them come from another address of the same merchant: coins moved among one's own (F-TOKEN 8)."""
+    senders = list({transfer.sender for transfer in ours})
+    rows = await SQL.own_senders.all(connection, family=network.family, addresses=senders)
+    own = {row["address"]: row["merchant_id"] for row in rows}
+    return [
+        own.get(transfer.sender) == owner["merchant_id"] for transfer, owner in zip(ours, owners, strict=True)
+    ]
+
+
 async def _record_conflicts(
     connection: Connection, network: Network, block: Block, candidates: Iterable[Record]
 ) -> set[str]:
     """Transfers without a place, or only sighted, whose spend key this block used up otherwise; answer their invoices.
 
     The same transaction mined again counts as a conflict with itself where it no longer makes the transfer: it failed
-    this time, or took another path.
+    this time, or took another path, or moved another amount.
     """
-    observed = {(transfer.tx_hash, transfer.channel, transfer.ordinal) for transfer in block.transfers}
+    spent = [row for row in candidates if row["spend_key"] in block.spends]
+    if not spent:
+        return set()
+    observed = {identity_of(transfer) for transfer in block.transfers}
     found = {
-        row["id"]: row
-        for row in candidates
-        if row["spend_key"] in block.spends
-        and (row["tx_hash"], row["channel"], row["ordinal"]) not in observed
+        row["id"]: row for row in spent if stored_identity(row) not in observed and not _untold(block, row)
     }
     if found:
         await SQL.insert_conflicts.run(
@@ -228,6 +243,12 @@ async def _record_conflicts(
             tx_hashes=[block.spends[row["spend_key"]] for row in found.values()],
         )
     return {row["invoice_id"] for row in found.values()}
+
+
+def _untold(block: Block, row: Record) -> bool:
+    """Whether the block holds the transfer's own transaction, but its node did not tell what contract calls moved."""
+    own = block.spends[row["spend_key"]] == row["tx_hash"]
+    return own and row["channel"] == Channel.TRACE and block.untraced is not None
 
 
 async def _move_cursor(connection: Connection, network: Network, step: Step, row: Record) -> None:

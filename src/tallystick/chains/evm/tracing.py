@@ -47,6 +47,7 @@ _NO_BLOCK: Final = "0x" + "00" * 32
 _RECURSION_LIMIT: Final = 3_200
 _MISFITS_MAX: Final = 5
 _NO_TRACING: Final = "The node has no tracing."
+_TRACES_OFF: Final = "Traces are switched off."
 
 _FLAT: Final = msgspec.json.Decoder(Answer[list[FlatTrace] | None])
 _ANY: Final = msgspec.json.Decoder(Answer[msgspec.Raw])
@@ -110,7 +111,7 @@ class Tracing:
         self._timeout_seconds = timeout_seconds
         self._proven = False
         self._misfits = 0
-        self._reason: str | None = _NO_TRACING if mode == "auto" else None
+        self._reason = _TRACES_OFF if mode == "off" else _NO_TRACING
         self.method: _Method | None = None
         if mode in ("trace_block", "debug"):
             self.method = mode
@@ -129,7 +130,7 @@ class Tracing:
 
     def unasked(self, block: Block) -> Block:
         """The block as it comes from a node that need not be asked."""
-        return block if self._reason is None else replace(block, untraced=self._reason)
+        return replace(block, untraced=self._reason)
 
     async def ask(self, block: BlockAnswer) -> Traces:
         """The node's account of this block. Raises SourceError for trouble that may pass."""

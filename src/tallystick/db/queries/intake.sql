@@ -6,18 +6,27 @@ SELECT a.address, a.merchant_id, a.invoice_id, a.option_id, o.network, o.asset_s
 FROM addresses AS a JOIN payment_options AS o ON o.id = a.option_id
 WHERE a.family = :family AND a.address = ANY(:addresses::text[]);
 
+-- name: known_transfers
+-- What is stored already of these transactions.
+SELECT tx_hash, channel, ordinal, recipient, contract, amount FROM transfers
+WHERE network = :network AND tx_hash = ANY(:tx_hashes::text[]);
+
+-- name: own_senders
+-- Which of these senders are addresses ever issued, and whose.
+SELECT address, merchant_id FROM addresses WHERE family = :family AND address = ANY(:addresses::text[]);
+
 -- name: insert_transfers!
 -- New transfers. One that a block held before keeps its first evidence: the credit key is unique. One that was only
 -- sighted outside any block keeps the earlier of the two: our clock, which dates sightings, may be ahead of the chain's.
 INSERT INTO transfers (id, network, tx_hash, channel, ordinal, sender, recipient, contract, asset_symbol, asset_decimals,
-    amount, spend_key, first_evidence_at, first_seen_at, merchant_id, invoice_id, option_id)
+    amount, spend_key, internal, first_evidence_at, first_seen_at, merchant_id, invoice_id, option_id)
 SELECT g.id, :network, g.tx_hash, g.channel, g.ordinal, g.sender, g.recipient, g.contract, g.symbol, g.decimals,
-    g.amount, g.spend_key, :evidence_at, :at, g.merchant_id, g.invoice_id, g.option_id
+    g.amount, g.spend_key, g.internal, :evidence_at, :at, g.merchant_id, g.invoice_id, g.option_id
 FROM unnest(:ids::text[], :tx_hashes::text[], :channels::text[], :ordinals::int[], :senders::text[], :recipients::text[],
     :contracts::text[], :symbols::text[], :decimals::smallint[], :amounts::numeric[], :spend_keys::text[],
-    :merchant_ids::text[], :invoice_ids::text[], :option_ids::text[])
-    AS g(id, tx_hash, channel, ordinal, sender, recipient, contract, symbol, decimals, amount, spend_key, merchant_id,
-         invoice_id, option_id)
+    :internals::boolean[], :merchant_ids::text[], :invoice_ids::text[], :option_ids::text[])
+    AS g(id, tx_hash, channel, ordinal, sender, recipient, contract, symbol, decimals, amount, spend_key, internal,
+         merchant_id, invoice_id, option_id)
 ON CONFLICT (network, tx_hash, channel, ordinal) DO UPDATE SET first_evidence_at = EXCLUDED.first_evidence_at
 WHERE transfers.first_evidence_at > EXCLUDED.first_evidence_at
   AND NOT EXISTS (SELECT 1 FROM anchors AS n WHERE n.transfer_id = transfers.id);
@@ -44,7 +53,7 @@ WITH open AS MATERIALIZED (
     UNION
     SELECT s.transfer_id FROM sightings AS s WHERE s.network = :network AND s.gone_at IS NULL
 )
-SELECT t.id, t.invoice_id, t.tx_hash, t.channel, t.ordinal, t.spend_key
+SELECT t.id, t.invoice_id, t.tx_hash, t.channel, t.ordinal, t.spend_key, t.recipient, t.contract, t.amount
 FROM open AS o
 CROSS JOIN LATERAL (SELECT * FROM transfers AS f WHERE f.id = o.transfer_id OFFSET 0) AS t
 WHERE t.network = :network;
@@ -64,11 +73,11 @@ WHERE n.network = :network AND n.block_hash = :hash;
 
 -- name: touched_by_blocks
 -- Transfers whose place or conflict is in one of these blocks, with what would replace them.
-SELECT t.id, t.invoice_id, t.tx_hash, t.channel, t.ordinal, t.spend_key
+SELECT t.id, t.invoice_id, t.tx_hash, t.channel, t.ordinal, t.spend_key, t.recipient, t.contract, t.amount
 FROM anchors AS n JOIN transfers AS t ON t.id = n.transfer_id
 WHERE n.network = :network AND n.block_hash = ANY(:hashes::text[])
 UNION
-SELECT t.id, t.invoice_id, t.tx_hash, t.channel, t.ordinal, t.spend_key
+SELECT t.id, t.invoice_id, t.tx_hash, t.channel, t.ordinal, t.spend_key, t.recipient, t.contract, t.amount
 FROM conflicts AS c JOIN transfers AS t ON t.id = c.transfer_id
 WHERE c.network = :network AND c.block_hash = ANY(:hashes::text[]);
 
