@@ -34,27 +34,34 @@ class Map:
 
     def route(self, listed: Container[str], base: str, quote: str) -> tuple[Leg, ...]:
         """One leg or two whose prices multiply to units of `quote` for one `base`; none where there is no way."""
-        direct = self._leg(listed, base, quote)
+        # What one peg ties together is priced by pairs that name it: by the peg, everything would be worth exactly one.
+        pegs = self._stand_in(base) != self._stand_in(quote)
+        direct = self._leg(listed, base, quote, pegs=pegs)
         if direct is not None:
             return (direct,)
         for pivot in self.pivots:
             if pivot in (base, quote):
                 continue
-            first, second = self._leg(listed, base, pivot), self._leg(listed, pivot, quote)
+            first, second = (
+                self._leg(listed, base, pivot, pegs=pegs),
+                self._leg(listed, pivot, quote, pegs=pegs),
+            )
             if first is not None and second is not None:
                 return first, second
         return ()
 
-    def _leg(self, listed: Container[str], base: str, quote: str) -> Leg | None:
-        for one in self._names(base):
-            for other in self._names(quote):
-                if one == other:  # a peg alone: nobody was asked, so it is no price
-                    continue
+    def _leg(self, listed: Container[str], base: str, quote: str, *, pegs: bool) -> Leg | None:
+        tied = not pegs or self._stand_in(base) == self._stand_in(quote)
+        for one in [base] if tied else self._names(base):
+            for other in [quote] if tied else self._names(quote):
                 if f"{one}/{other}" in listed:
                     return Leg(f"{one}/{other}")
                 if f"{other}/{one}" in listed:
                     return Leg(f"{other}/{one}", inverse=True)
         return None
+
+    def _stand_in(self, symbol: str) -> str:
+        return self.pegs.get(symbol, symbol)
 
     def _names(self, symbol: str) -> list[str]:
         """The symbol, and those that may stand for it or it for them."""

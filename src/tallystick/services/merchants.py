@@ -80,7 +80,7 @@ SECONDS_MAX: Final = 86_400
 
 @dataclass(frozen=True, slots=True)
 class NewSettings:
-    """What a merchant wants from now on; None leaves a setting as it is. Open invoices keep what they were made with."""
+    """What a merchant wants from now on; None leaves a setting as it is. Open invoices keep what they began with."""
 
     spread_bps: int | None = None
     quote_seconds: int | None = None
