@@ -92,7 +92,10 @@ async def test_for_people_it_is_text(settings: dict[str, str]) -> None:
         (("network", "resume", "ethereum"), "no such network"),
         (("network", "raise", "ethereum", "--confirmations", "20", "--note", "why"), "no such network"),
         (("network", "lift", "ethereum"), "no such network"),
-        (("network", "raise", "ethereum", "--confirmations", "0", "--note", "why"), "confirmations: must lie"),
+        (
+            ("network", "raise", "ethereum", "--confirmations", "0", "--note", "why"),
+            "confirmations: must lie",
+        ),
         (("network", "raise", "ethereum", "--confirmations", "20", "--note", " "), "note: must be"),
         (("watch", "ethereum"), "ethereum"),
     ],
@@ -100,6 +103,23 @@ async def test_for_people_it_is_text(settings: dict[str, str]) -> None:
 )
 async def test_what_does_not_exist(settings: dict[str, str], arguments: tuple[str, ...], words: str) -> None:
     failed(await run(*arguments, **settings), words)
+
+
+async def test_a_network_is_raised_and_lifted(settings: dict[str, str]) -> None:
+    prefix = "TALLYSTICK_NETWORKS__ALPHA__"
+    given = {"KIND": "evm", "CHAIN_ID": "1", "RPC": "http://127.0.0.1:1"}
+    given |= {"NATIVE__SYMBOL": "ETH", "NATIVE__DECIMALS": "18"}
+    settings |= {prefix + key: value for key, value in given.items()}
+    wanted = ("--confirmations", "20", "--note", "many reorganisations", "--json")
+    assert (await run("network", "raise", "alpha", *wanted, **settings)).object == {
+        "network": "alpha",
+        "confirmations": 20,
+        "options_raised": 0,
+        "note": "many reorganisations",
+    }
+    lifted = await run("network", "lift", "alpha", "--json", **settings)
+    assert lifted.object == {"network": "alpha", "status": "lifted"}
+    failed(await run("network", "lift", "alpha", **settings), "Nothing is raised")
 
 
 async def test_the_database_is_away(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from tallystick.services.context import Actor, ActorType
 from tallystick.services.invoices import NewInvoice, cancel_invoice, create_invoice, record_fulfillment
 from tallystick.services.policies import PolicyObject, PolicyRule
 from tests.support.evm import Chain
+from tests.support.invariants import check_invariants
 from tests.support.stand import ACTOR, Stand, address_in, evm_network, open_stand, units
 
 OPERATOR = Actor(ActorType.OPERATOR, "alice")
@@ -166,7 +167,8 @@ async def test_changing_rules_while_invoices_are_open_changes_none_of_them(
 async def test_a_raise_changes_open_options_that_require_less_and_nothing_else(
     stand: Stand, chain: Chain, token: str
 ) -> None:
-    """Planted bugs seen to fail: raised options whose payment is confirmed; wakeups left at the old height."""
+    """Planted bugs seen to fail: options raised whose payment is confirmed, or that require more already; what is
+    confirming left waiting for the old height."""
     await put(
         stand,
         *BANDS[1:],
@@ -208,6 +210,7 @@ async def test_a_raise_changes_open_options_that_require_less_and_nothing_else(
         assert option.tolerance == invoice.payment_options[0].tolerance
 
     again = await raise_to(stand, 8, note="busier")  # what is confirming waits two blocks more
+    await check_invariants(stand.ctx)
     assert again.options_raised == 4
     assert [required(await stand.get(one)) for one in (waiting, quoted, enough, confirming)] == [8] * 4
     assert [msgspec.to_builtins(await stand.get(one)) for one in untouched] == before
@@ -276,7 +279,10 @@ async def test_a_raise_is_refused_with_its_reason(stand: Stand) -> None:
 async def test_a_raise_in_batches_on_one_of_two_networks(
     database_url: str, chain: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many invoices are open, each is raised once; options on the other network and by finality stay."""
+    """However many invoices are open, each is raised once; options on the other network and by finality stay.
+
+    Planted bugs seen to fail: only the first batch; options of every network.
+    """
     monkeypatch.setattr(congestion, "BATCH_COUNT", 2)
     networks = [(evm_network(name, chain.chain_id), chain.url) for name in ("local", "another")]
     async with open_stand(database_url, *networks) as stand:
@@ -341,7 +347,7 @@ async def test_a_rule_deeper_than_the_safety_depth_is_judged_anew_after_a_shorte
     shallow: Stand, chain: Chain
 ) -> None:
     """This failed: only as many blocks as the network itself requires were looked at, and `paid` stayed, one
-    confirmation short."""
+    confirmation short. Planted again, seen to fail again."""
     await put(shallow, rule("deep", 10))
     invoice = await shallow.create("5.00")
     await pay(shallow, chain, invoice, blocks=7)
