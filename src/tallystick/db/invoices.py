@@ -245,6 +245,7 @@ def _refund(row: dict[str, Any]) -> RefundFact:
         requirement=Requirement(Finality(row["finality"]), row["confirmations"] or 1),
         transfer_ids=frozenset(row["transfer_ids"]),
         withdraws=row["withdraws"],
+        fee_amount=row["fee_amount"],
         anchors=tuple(
             Anchor(
                 BlockRef(one["hash"], one["height"]),

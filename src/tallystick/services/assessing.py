@@ -2,7 +2,7 @@
 
 For: everything that changes a fact about an invoice: a block, a reorganisation, a decision, the clock. Whatever it was,
 `assess_invoices` runs the same pure assessment and writes the difference from what is stored: transitions with their
-evidence, payments, wakeups, events with their deliveries, all in the caller's transaction.
+evidence, payments, wakeups, events with their deliveries, exceptions, ledger entries, all in the caller's transaction.
 Holds true: no other code writes `invoices.status` or `payments.status`; each write names the status and sequence it
 expects; running it twice writes nothing the second time.
 Must not: decide a status (`core.assess` does), or open a transaction.
@@ -29,6 +29,7 @@ from tallystick.db import invoices as store
 from tallystick.db import networks as network_store
 from tallystick.db.sql import Connection
 from tallystick.services import objects
+from tallystick.services.booking import book
 from tallystick.services.cases import Look, update_cases
 from tallystick.services.context import Actor, Context
 from tallystick.services.events import INVOICES_CHANNEL, NewEvent, notify, publish
@@ -94,6 +95,7 @@ async def save(connection: Connection, ctx: Context, changes: Changes, now: date
         await store.SQL.expire_options.run(connection, ids=changes.closed_with_open_options)
     await publish(connection, ctx, changes.events, at=now)
     await update_cases(connection, ctx, changes.looks, now)
+    await book(connection, ctx, changes.looks, now)
     await notify(connection, [(INVOICES_CHANNEL, write.id) for write in changes.invoices])
 
 

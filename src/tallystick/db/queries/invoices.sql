@@ -55,7 +55,7 @@ SELECT i.id,
      FROM decisions AS d WHERE d.invoice_id = i.id) AS decisions,
     (SELECT json_agg(json_build_object(
         'id', r.id, 'status', r.status, 'network', r.network, 'symbol', r.asset_symbol, 'decimals', r.asset_decimals,
-        'contract', r.contract, 'amount', r.amount, 'transfer_ids', r.transfer_ids, 'withdraws', r.withdraws,
+        'contract', r.contract, 'amount', r.amount, 'fee_amount', r.fee_amount, 'transfer_ids', r.transfer_ids, 'withdraws', r.withdraws,
         'finality', o.finality, 'confirmations', o.confirmations_required,
         'anchors', (
             SELECT json_agg(json_build_object('hash', b.hash, 'height', b.height, 'time', b.time,
