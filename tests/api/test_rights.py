@@ -11,8 +11,9 @@ from typing import Any
 from tallystick.api.app import v1_handlers
 from tallystick.api.limits import Limits
 from tallystick.services.merchants import Scope
-from tests.support.app import Api, Client, Merchant, running_api
+from tests.support.app import Api, Client, Merchant, junk_to, mine_by_hand, running_api
 
+CASES = Scope.EXCEPTIONS_WRITE
 READ, WRITE, HOOKS, ADMIN = Scope.INVOICES_READ, Scope.INVOICES_WRITE, Scope.WEBHOOKS_WRITE, Scope.ADMIN
 ANY = frozenset(Scope)
 
@@ -43,6 +44,14 @@ ROUTES = (
     _route("GET", "/v1/invoices/{invoice_id}/transitions", READ),
     _route("POST", "/v1/invoices/{invoice_id}/cancel", WRITE, body={}),
     _route("POST", "/v1/invoices/{invoice_id}/fulfillment", WRITE, body={}),
+    _route("POST", "/v1/invoices/{invoice_id}/dispute", CASES, body={"reason": "late", "note": "n"}),
+    _route(
+        "POST", "/v1/invoices/{invoice_id}/dispute/resolve", CASES, body={"outcome": "merchant", "note": "n"}
+    ),
+    _route("GET", "/v1/exceptions", READ, CASES),
+    _route("GET", "/v1/exceptions/{exception_id}", READ, CASES),
+    _route("POST", "/v1/exceptions/{exception_id}/resolve", CASES, body={"action": "ignore", "note": "junk"}),
+    _route("POST", "/v1/exceptions/{exception_id}/assign", CASES, body={"owner": "ann"}),
     _route("GET", "/v1/payments", READ),
     _route("GET", "/v1/payments/{payment_id}", READ),
     _route("GET", "/v1/trace/{tx_hash}", READ),
@@ -87,6 +96,8 @@ async def _owned(api: Api, merchant: Merchant, nonce: int) -> dict[str, str]:
     payment = (await client.get("/v1/payments")).json()["data"][0]
     event = (await client.get("/v1/events")).json()["data"][0]
     wallet = (await client.get("/v1/wallets")).json()["data"][0]
+    await mine_by_hand(api.ctx, "ethereum", junk_to(invoice["payment_options"][0]["address"], nonce=nonce))
+    case = (await client.get("/v1/exceptions")).json()["data"][0]
     assert (await client.get(f"/v1/invoices/{invoice['id']}")).json()["status"] == "paid"
     return {
         "invoice_id": invoice["id"],
@@ -96,6 +107,7 @@ async def _owned(api: Api, merchant: Merchant, nonce: int) -> dict[str, str]:
         "event_id": event["id"],
         "wallet_id": wallet["id"],
         "endpoint_id": endpoint["id"],
+        "exception_id": case["id"],
     }
 
 
@@ -108,7 +120,11 @@ async def _ask(client: Client, route: Route, owned: dict[str, str]) -> Any:
 
 async def test_without_a_good_key_every_route_is_401(api: Api) -> None:
     nobody = dict.fromkeys(
-        ("invoice_id", "option_id", "payment_id", "tx_hash", "event_id", "wallet_id", "endpoint_id"), "x"
+        (
+            *("invoice_id", "option_id", "payment_id", "tx_hash", "event_id", "wallet_id", "endpoint_id"),
+            "exception_id",
+        ),
+        "x",
     )
     client = api.client()
     for header in (None, "", "Bearer", "Basic abc", "Bearer ts_wrong", "Bearer ts_" + "a" * 32):
@@ -170,6 +186,7 @@ async def test_lists_show_the_own_objects_only(api: Api, merchant: Merchant) -> 
         "/v1/events": [{}, {"object_id": owned["invoice_id"]}],
         "/v1/wallets": [{}],
         "/v1/webhook_endpoints": [{}],
+        "/v1/exceptions": [{}, {"invoice_id": owned["invoice_id"]}],
     }
     for path, choices in filters.items():
         for choice in choices:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any, Self
@@ -174,6 +174,14 @@ def transfer_to(address: str, amount: int, *, nonce: int = 0) -> ObservedTransfe
         contract=None,
         amount=amount,
         spend_key=f"sender:{nonce}",
+    )
+
+
+def junk_to(address: str, *, nonce: int = 0) -> ObservedTransfer:
+    """A token that nobody configured, sent to an address."""
+    sent = transfer_to(address, 10**18, nonce=nonce)
+    return replace(
+        sent, tx_hash=f"0x{nonce + 0xDEAD:064x}", channel=Channel.LOG, contract="0x" + "ba" * 20, log_index=0
     )
 
 

@@ -25,7 +25,17 @@ from tallystick.api.edge import Application
 from tallystick.api.limits import Limits
 from tallystick.api.problems import EXCEPTION_HANDLERS
 from tallystick.api.request import ApiRequest
-from tallystick.api.resources import health, invoices, networks, payments, policies, wallets, webhooks
+from tallystick.api.resources import (
+    disputes,
+    exceptions,
+    health,
+    invoices,
+    networks,
+    payments,
+    policies,
+    wallets,
+    webhooks,
+)
 from tallystick.api.resources.common import BEARER
 from tallystick.api.strict_json import BODY_BYTES_MAX
 from tallystick.services.context import Context
@@ -36,6 +46,8 @@ _V1_HANDLERS = (
     *invoices.HANDLERS,
     *payments.HANDLERS,
     *wallets.HANDLERS,
+    *exceptions.HANDLERS,
+    *disputes.HANDLERS,
     *networks.HANDLERS,
     *policies.HANDLERS,
     *webhooks.HANDLERS,
@@ -43,6 +55,8 @@ _V1_HANDLERS = (
 _TAGS = (
     "Invoices",
     "Payments",
+    "Exceptions",
+    "Disputes",
     "Wallets",
     "Networks",
     "Confirmation policies",

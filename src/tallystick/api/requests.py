@@ -12,10 +12,14 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from tallystick.core.cases import Resolution
 from tallystick.core.errors import FieldProblem, InvalidInput
 from tallystick.core.invoice import LatePayment
 from tallystick.core.policy_rules import RULES_MAX
+from tallystick.core.refund import FeePayer, RefundRule
 from tallystick.core.urls import URL_LENGTH_MAX, check_return_url
+from tallystick.services.disputes import EVIDENCE_MAX, DisputeOutcome, Exhibit
+from tallystick.services.exceptions import NOTE_LENGTH_MAX, RefundWish, Resolve
 from tallystick.services.invoices import NewInvoice
 from tallystick.services.policies import PolicyRule, PreviewRequest
 from tallystick.services.wallets import NewWallet
@@ -27,6 +31,7 @@ METADATA_VALUE_LENGTH_MAX = 500
 
 Word = Annotated[str, Meta(min_length=1, max_length=64)]
 Reference = Annotated[str, Meta(min_length=1, max_length=200)]
+Note = Annotated[str, Meta(min_length=1, max_length=1000)]
 Link = Annotated[str, Meta(min_length=1, max_length=URL_LENGTH_MAX)]
 Pairs = Annotated[
     dict[str, str],
@@ -115,6 +120,97 @@ class RecordFulfillment(Body, frozen=True):
         """As the service takes it: only what was said."""
         said = {"reference": self.reference, "note": self.note}
         return {name: value for name, value in said.items() if value is not None}
+
+
+class RefundOfCase(Body, frozen=True):
+    """How a refund that resolves an exception is made. What is left out follows from the exception."""
+
+    payment_option_id: Word | None = None
+    amount: Annotated[str, Meta(min_length=1, max_length=120)] | None = None
+    rule: RefundRule | None = None
+    address: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    network: Word | None = None
+    asset: Word | None = None
+    reason: Note | None = None
+    fee: FeePayer = FeePayer.MERCHANT
+    fee_amount: Annotated[str, Meta(min_length=1, max_length=120)] | None = None
+
+
+class ResolveException(Body, frozen=True):
+    """What was decided. `value` belongs to credit, and to attach where the other invoice did not ask for this;
+    `invoice_id` and `payment_option_id` to attach: the other invoice; `refund` to refund."""
+
+    action: Resolution
+    note: Annotated[str, Meta(min_length=1, max_length=NOTE_LENGTH_MAX)]
+    value: (
+        Annotated[
+            str,
+            Meta(min_length=1, max_length=120, description="In the currency of the invoice it counts to."),
+        ]
+        | None
+    ) = None
+    invoice_id: Word | None = None
+    payment_option_id: Word | None = None
+    refund: RefundOfCase | None = None
+
+    def to_service(self) -> Resolve:
+        """As the service takes it."""
+        wish = {} if self.refund is None else msgspec.structs.asdict(self.refund)
+        return Resolve(
+            action=self.action,
+            note=self.note,
+            refund=RefundWish(**wish),
+            value=self.value,
+            invoice_id=self.invoice_id,
+            payment_option_id=self.payment_option_id,
+        )
+
+
+class AssignException(Body, frozen=True):
+    """Who has the case from now on: a person or a team, in your own words."""
+
+    owner: Reference
+    note: Annotated[str, Meta(min_length=1, max_length=NOTE_LENGTH_MAX)] | None = None
+
+
+class DisputeEvidence(Body, frozen=True):
+    """One piece of evidence: what it is, and either its text or its address."""
+
+    type: Word
+    text: Annotated[str, Meta(min_length=1, max_length=2000)] | None = None
+    url: Link | None = None
+
+
+def _exhibits(evidence: list[DisputeEvidence]) -> tuple[Exhibit, ...]:
+    """Evidence as the service takes it. Raises InvalidInput for links."""
+    for position, one in enumerate(evidence):
+        if one.url is not None:
+            check_return_url(one.url, pointer=f"/evidence/{position}/url")
+    return tuple(Exhibit(one.type, one.text, one.url) for one in evidence)
+
+
+class OpenDispute(Body, frozen=True):
+    """Why a payment is disputed."""
+
+    reason: Reference
+    note: Annotated[str, Meta(min_length=1, max_length=2000)]
+    evidence: Annotated[list[DisputeEvidence], Meta(max_length=EVIDENCE_MAX)] = []
+
+    def exhibits(self) -> tuple[Exhibit, ...]:
+        """As the service takes it."""
+        return _exhibits(self.evidence)
+
+
+class ResolveDispute(Body, frozen=True):
+    """How a dispute ended: for the merchant, for the customer (then give money back by a refund), or withdrawn."""
+
+    outcome: DisputeOutcome
+    note: Annotated[str, Meta(min_length=1, max_length=2000)]
+    evidence: Annotated[list[DisputeEvidence], Meta(max_length=EVIDENCE_MAX)] = []
+
+    def exhibits(self) -> tuple[Exhibit, ...]:
+        """As the service takes it."""
+        return _exhibits(self.evidence)
 
 
 class RegisterWallet(Body, frozen=True):

@@ -278,27 +278,27 @@ def decision_on(
     """The fact that a resolution records about the invoice, and the transfers it names; None where it changes nothing.
 
     Accepting takes everything that is there as the payment, so that the rest of it is no case either. An invoice that
-    is paid without the case's transfers needs them for nothing: they are dealt with, and so they never make it less
-    paid, or too much. Refunding and attaching record more than one thing; that is `services.exceptions`'.
+    is paid without the case's transfers needs them for nothing: they are kept without counting, and so they never make
+    it less paid, or too much. A reversal that is accepted was made good in another way, or will be paid again: only
+    writing it off books a loss. Refunding and attaching record more; that is `services.exceptions`'.
     """
     live = {verdict.transfer_id for verdict in judged.verdicts if verdict.status in LIVE}
     named = case.transfer_ids & live
     if case.kind is CaseKind.REVERSED:
-        kind = DecisionKind.WRITE_OFF if action is Resolution.WRITE_OFF else DecisionKind.DISMISS
-        return (kind, case.transfer_ids)
-    if action is Resolution.ACCEPT:
-        if case.kind is CaseKind.OVERPAID:
-            return (DecisionKind.KEEP, _matched(judged, frozenset({PaymentStatus.CONFIRMED})))
-        if judged.sufficient:
-            return (DecisionKind.WRITE_OFF, named)
-        own = {fact.id for fact in facts.transfers if fact.internal}
-        return (DecisionKind.ACCEPT, (named | _matched(judged, LIVE)) - own)
+        lost = action is Resolution.WRITE_OFF
+        return (DecisionKind.WRITE_OFF if lost else DecisionKind.DISMISS), case.transfer_ids
+    if case.kind is CaseKind.OVERPAID:
+        confirmed = _matched(judged, frozenset({PaymentStatus.CONFIRMED}))
+        return (DecisionKind.KEEP, confirmed) if action is Resolution.ACCEPT else None
     if action is Resolution.CREDIT:
-        return (DecisionKind.CREDIT, named)
-    if action is Resolution.WRITE_OFF and case.kind in DERIVED:
-        return (DecisionKind.WRITE_OFF, named)
+        return DecisionKind.CREDIT, named
+    if action is Resolution.WRITE_OFF or (action is Resolution.ACCEPT and judged.sufficient):
+        return (DecisionKind.WRITE_OFF, named) if case.kind in DERIVED else None
+    if action is Resolution.ACCEPT:
+        own = {fact.id for fact in facts.transfers if fact.internal}
+        return DecisionKind.ACCEPT, (named | _matched(judged, LIVE)) - own
     if action is Resolution.IGNORE and case.kind in MISMATCHED:
-        return (DecisionKind.DISMISS, named)
+        return DecisionKind.DISMISS, named
     return None
 
 

@@ -199,12 +199,13 @@ async def close_case(
     *,
     action: Resolution | None = None,
     actor: Actor = SYSTEM,
-    outcome: Callable[[], Awaitable[dict[str, Any]]] | None = None,
+    outcome: dict[str, Any] | Callable[[], Awaitable[dict[str, Any]]] | None = None,
 ) -> bool:
     """Resolve an open exception and tell the merchant; False when it was resolved already.
 
-    Without an action it closes by itself: its reason is gone. `outcome` carries out what was decided and answers what
-    came of it. It runs once the case is closed, so that the one writer, which looks at cases too, finds it decided.
+    Without an action it closes by itself: its reason is gone. `outcome` is what came of it, or carries out what was
+    decided and answers that. It runs once the case is closed, so that the one writer, which looks at cases too, finds
+    it decided.
     """
     resolution = {
         "action": action,
@@ -217,7 +218,7 @@ async def close_case(
     )
     if not closed:
         return False
-    came = await outcome() if outcome is not None else {}
+    came = await outcome() if callable(outcome) else outcome
     if came:
         await SQL.add_outcome.run(connection, id=exception_id, outcome=_encode(came).decode())
     await _tell(connection, ctx, [exception_id], "exception.resolved", now)
@@ -276,6 +277,7 @@ def exception_object(row: Record, now: datetime | None = None) -> objects.Except
         subject=row["subject"] or None,
         payment_ids=list(row["payment_ids"]),
         owner=row["owner"],
+        assignments=row["assignments"],
         status=row["status"],
         next_action=objects.NextAction(
             owner=row["owner"] if is_open else "none",

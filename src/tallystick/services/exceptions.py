@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+import msgspec
+
 from tallystick.core.assess import assess
 from tallystick.core.cases import GUIDES, Case, CaseKind, CaseStatus, Resolution, decision_on
 from tallystick.core.errors import Conflict, FieldProblem, InvalidInput, NotFound
 from tallystick.core.invoice import DecisionKind
 from tallystick.core.money import Price, format_price, parse_units
+from tallystick.core.refund import FeePayer, RefundRule
 from tallystick.db.invoices import StoredInvoice
 from tallystick.db.networks import read_views
 from tallystick.db.sql import Connection, Record
@@ -29,6 +32,7 @@ from tallystick.services.context import Actor, Context
 from tallystick.services.deciding import Decider, attach
 from tallystick.services.locking import lock_invoices
 from tallystick.services.paging import Page, page_of
+from tallystick.services.refunds import REASON_LENGTH_MAX, NewRefund, request_refund
 
 NOTE_LENGTH_MAX: Final = 2000
 OWNER_LENGTH_MAX: Final = 200
@@ -61,11 +65,27 @@ class ExceptionFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class RefundWish:
+    """How a refund that resolves a case is to be made; what is left out follows from the case (see `NewRefund`)."""
+
+    reason: str | None = None
+    payment_option_id: str | None = None
+    amount: str | None = None
+    rule: RefundRule | None = None
+    address: str | None = None
+    network: str | None = None
+    asset: str | None = None
+    fee: FeePayer = FeePayer.MERCHANT
+    fee_amount: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Resolve:
     """What a person decided about a case. `value` is in the currency of the invoice that it counts to."""
 
     action: Resolution
     note: str
+    refund: RefundWish = RefundWish()
     value: str | None = None
     invoice_id: str | None = None
     payment_option_id: str | None = None
@@ -81,6 +101,7 @@ class _Work:
     invoice: StoredInvoice
     asked: Resolve
     target: StoredInvoice | None
+    refunds: list[objects.Refund]  # what was made, for the answer: the claim's link is told once
 
 
 async def list_exceptions(
@@ -122,13 +143,28 @@ async def get_exception(
 
 
 async def assign(
-    connection: Connection, ctx: Context, merchant_id: str, exception_id: str, owner: str
+    connection: Connection,
+    ctx: Context,
+    merchant_id: str,
+    actor: Actor,
+    exception_id: str,
+    owner: str,
+    note: str | None = None,
 ) -> objects.ExceptionObject:
-    """Give an open case to a person or a team. Raises NotFound, InvalidInput at /owner, Conflict once resolved."""
+    """Give an open case to a person or a team.
+
+    Raises NotFound, InvalidInput at /owner and /note, Conflict once it is resolved.
+    """
     if not 1 <= len(owner.strip()) <= len(owner) <= OWNER_LENGTH_MAX:
         raise InvalidInput.at("/owner", f"must be 1 to {OWNER_LENGTH_MAX} characters, and not blank")
+    if note is not None and not 1 <= len(note) <= NOTE_LENGTH_MAX:
+        raise InvalidInput.at("/note", f"must be 1 to {NOTE_LENGTH_MAX} characters")
     row = await _own(connection, merchant_id, exception_id)
-    if not await SQL.assign_exception.run(connection, id=row["id"], owner=owner):
+    by = {"type": actor.type, "id": actor.id}
+    said = {"owner": owner, "note": note, "actor": by, "at": ctx.now()}
+    if not await SQL.assign_exception.run(
+        connection, id=row["id"], owner=owner, assignment=msgspec.json.encode(said).decode()
+    ):
         raise _resolved_already(exception_id)
     return await get_exception(connection, ctx, merchant_id, exception_id)
 
@@ -148,11 +184,12 @@ async def resolve(
     if row["status"] != CaseStatus.OPEN:
         raise _resolved_already(exception_id)
     decider = Decider(ctx, actor, asked.note, exception_id, ctx.now())
+    refunds: list[objects.Refund] = []
     outcome = None
     if row["invoice_id"] is not None:
         case = Case(CaseKind(row["kind"]), frozenset(row["transfer_ids"]))
         target = invoices[asked.invoice_id] if asked.invoice_id is not None else None
-        work = _Work(connection, decider, case, invoices[row["invoice_id"]], asked, target)
+        work = _Work(connection, decider, case, invoices[row["invoice_id"]], asked, target, refunds)
         outcome = partial(_carry_out, work)
     elif asked.action in _OF_AN_INVOICE:
         raise Conflict(
@@ -170,7 +207,8 @@ async def resolve(
         actor=actor,
         outcome=outcome,
     )
-    return await get_exception(connection, ctx, merchant_id, exception_id)
+    shown = await get_exception(connection, ctx, merchant_id, exception_id)
+    return msgspec.structs.replace(shown, refund=refunds[0]) if refunds else shown
 
 
 async def _carry_out(work: _Work) -> dict[str, Any]:
@@ -178,7 +216,7 @@ async def _carry_out(work: _Work) -> dict[str, Any]:
     if work.asked.action is Resolution.ATTACH:
         return await _attach(work)
     if work.asked.action is Resolution.REFUND:
-        raise Conflict("Refunds are not there yet.", object_id=work.decider.exception_id)
+        return await _refund(work)
     return await _decide(work)
 
 
@@ -197,6 +235,37 @@ async def _decide(work: _Work) -> dict[str, Any]:
     said = {"value": format_price(value, invoice.terms.price)} if value is not None else {}
     await decider.assess(connection, [invoice.id], action, {"transfer_ids": sorted(named), **said})
     return {"decision": kind, **said}
+
+
+async def _refund(work: _Work) -> dict[str, Any]:
+    """Ask for the refund. The case is answered by it until it is rejected or given up; nothing else changes yet."""
+    decider, asked = work.decider, work.asked
+    new = NewRefund(
+        reason=asked.refund.reason or asked.note[:REASON_LENGTH_MAX],
+        exception_id=decider.exception_id,
+        payment_option_id=asked.refund.payment_option_id,
+        amount=asked.refund.amount,
+        rule=asked.refund.rule,
+        address=asked.refund.address,
+        network=asked.refund.network,
+        asset=asked.refund.asset,
+        fee=asked.refund.fee,
+        fee_amount=asked.refund.fee_amount,
+    )
+    try:
+        made = await request_refund(
+            work.connection, decider.ctx, work.invoice.merchant_id, decider.actor, new
+        )
+    except InvalidInput as error:
+        raise _below("/refund", error) from None
+    work.refunds.append(made)
+    return {"refund_id": made.id}
+
+
+def _below(field: str, error: InvalidInput) -> InvalidInput:
+    """The same error about fields inside `field`."""
+    problems = tuple(FieldProblem(field + one.pointer, one.detail) for one in error.problems)
+    return InvalidInput(error.what, problems=problems, code=error.code)
 
 
 async def _attach(work: _Work) -> dict[str, Any]:
@@ -243,6 +312,7 @@ def _check(kind: CaseKind, asked: Resolve) -> None:
         "value": asked.value,
         "invoice_id": asked.invoice_id,
         "payment_option_id": asked.payment_option_id,
+        "refund": None if asked.refund == RefundWish() else asked.refund,
     }
     wrong = [
         FieldProblem(f"/{name}", f"does not belong to {asked.action}")

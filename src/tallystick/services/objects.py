@@ -160,7 +160,10 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "fr
 
 
 class ExceptionObject(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that needs a person: what is the matter, who has it, what they can do, and what was decided."""
+    """Something that needs a person: what is the matter, who has it, what they can do, and what was decided.
+
+    `age_seconds` is left out of events. `refund` is filled where resolving asked for one, in that answer only.
+    """
 
     id: str
     object: str = "exception"
@@ -171,6 +174,7 @@ class ExceptionObject(msgspec.Struct, frozen=True, kw_only=True):
     subject: str | None
     payment_ids: list[str]
     owner: str
+    assignments: list[dict[str, Any]]
     status: str
     next_action: NextAction
     actions: list[str]
@@ -179,6 +183,7 @@ class ExceptionObject(msgspec.Struct, frozen=True, kw_only=True):
     resolution: dict[str, Any] | None
     resolved_at: datetime | None
     age_seconds: int | msgspec.UnsetType = msgspec.UNSET
+    refund: Refund | msgspec.UnsetType = msgspec.UNSET
 
 
 class PaymentRequest(msgspec.Struct, frozen=True, kw_only=True):

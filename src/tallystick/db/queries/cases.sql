@@ -52,8 +52,12 @@ WHERE id = :id AND status = 'open';
 UPDATE exceptions SET resolution = resolution || :outcome::text::jsonb WHERE id = :id AND status = 'resolved';
 
 -- name: assign_exception!
--- Give an open case to somebody.
-UPDATE exceptions SET owner = :owner WHERE id = :id AND status = 'open';
+-- Give an open case to somebody. Of the history only the latest hundred are kept.
+UPDATE exceptions
+SET owner = :owner,
+    assignments = CASE WHEN jsonb_array_length(assignments) >= 100 THEN assignments - 0 ELSE assignments END
+        || jsonb_build_array(:assignment::text::jsonb)
+WHERE id = :id AND status = 'open';
 
 -- name: read_exceptions
 -- Exceptions by id, each with the payments of its transfers and the order of its invoice.

@@ -80,6 +80,7 @@ CREATE TABLE exceptions (
     subject        text NOT NULL DEFAULT '',            -- about what else: a refund, an endpoint, a network
     transfer_ids   text[] NOT NULL DEFAULT '{}',        -- the transfers in question
     owner          text NOT NULL CHECK (length(owner) BETWEEN 1 AND 200), -- who has it: a role at first, a person once assigned
+    assignments    jsonb NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(assignments) = 'array'), -- to whom it was given, by whom, when and why; the latest hundred
     status         text NOT NULL CHECK (status IN ('open', 'resolved')), -- written with its expected old value
     detail         jsonb NOT NULL DEFAULT '{}',         -- what was the matter when it opened: amounts, hashes
     resolution     jsonb,                               -- action, note, actor, time, and what came of it
@@ -159,7 +160,7 @@ CREATE TABLE refunds (
     FOREIGN KEY (merchant_id, invoice_id) REFERENCES invoices (merchant_id, id),
     CHECK (amount_sent = amount - fee_amount AND amount_sent > 0),
     CHECK ((address IS NULL) = (address_source IS NULL)),
-    CHECK (status IN ('requested', 'approved', 'rejected', 'failed') OR address IS NOT NULL),
+    CHECK (status IN ('requested', 'approved', 'rejected', 'failed', 'needs_attention') OR address IS NOT NULL),
     CHECK (status IN ('requested', 'rejected', 'failed') OR decided_at IS NOT NULL)
 );
 CREATE INDEX refunds_by_merchant ON refunds (merchant_id, status, id);
