@@ -81,8 +81,8 @@ def evidence_text(evidence: Sequence[Mapping[str, Any]]) -> str:
                 parts.append(f"address {item['address']}")
             case "quote":
                 parts.append(f"{item['amount']} {item['asset']}")
-            case "block" | "request":
-                pass  # the transfer says in which block it stands; who asked stands in the reason
+            case "block" | "request" | "mempool":
+                pass  # the transfer says in which block it stands, or in none; who asked stands in the reason
             case other:
                 parts.append(str(other))
     return "; ".join(parts)
