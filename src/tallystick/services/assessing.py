@@ -35,6 +35,7 @@ from tallystick.services.context import Actor, Context
 from tallystick.services.events import INVOICES_CHANNEL, NewEvent, notify, publish
 from tallystick.services.evidence import Circumstances, evidence_of, reason_of
 from tallystick.services.presenting import in_status, invoice_object, payment_object
+from tallystick.services.refund_verdicts import write_refund_verdicts
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -95,6 +96,7 @@ async def save(connection: Connection, ctx: Context, changes: Changes, now: date
         await store.SQL.expire_options.run(connection, ids=changes.closed_with_open_options)
     await publish(connection, ctx, changes.events, at=now)
     await update_cases(connection, ctx, changes.looks, now)
+    await write_refund_verdicts(connection, ctx, changes.looks, now)
     await book(connection, ctx, changes.looks, now)
     await notify(connection, [(INVOICES_CHANNEL, write.id) for write in changes.invoices])
 

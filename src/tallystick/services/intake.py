@@ -26,6 +26,7 @@ from tallystick.services.assessing import Cause, CauseKind, assess_invoices
 from tallystick.services.context import SYSTEM, Context
 from tallystick.services.credit_keys import identity_of, keyed, stored_identity
 from tallystick.services.events import BLOCKS_CHANNEL, notify
+from tallystick.services.refund_intake import outgoing_between, outgoing_in, record_outgoing
 
 SQL: Final = load("intake")
 
@@ -74,6 +75,7 @@ async def apply_step(ctx: Context, network: Network, step: Step) -> StepResult:
             found = await _connect(connection, ctx, network, block)
             matched += len(found)
             touched.update(found)
+            touched.update(await record_outgoing(connection, ctx, network, block))
             touched.update(await _record_conflicts(connection, network, block, candidates))
         await sightings.SQL.close_placed.run(connection, network=network.name, at=ctx.now())
         await _move_cursor(connection, network, step, row)
@@ -97,10 +99,9 @@ async def _disconnect(
     gone = await network_store.SQL.disconnect_above.all(
         connection, network=network.name, height=ancestor.height
     )
-    held = await SQL.touched_by_blocks.all(
-        connection, network=network.name, hashes=[row["hash"] for row in gone]
-    )
-    return held, {row["invoice_id"] for row in held}
+    hashes = [row["hash"] for row in gone]
+    held = await SQL.touched_by_blocks.all(connection, network=network.name, hashes=hashes)
+    return held, {row["invoice_id"] for row in held} | await outgoing_in(connection, network, hashes)
 
 
 async def _connect(connection: Connection, ctx: Context, network: Network, block: Block) -> list[str]:
@@ -306,7 +307,8 @@ async def _shallower(connection: Connection, network: Network, tip: int, ancesto
         to_height=ancestor,
         lowest=tip - CONFIRMATIONS_MAX,
     )
-    return {row["invoice_id"] for row in rows}
+    outgoing = await outgoing_between(connection, network, tip - CONFIRMATIONS_MAX, ancestor)
+    return {row["invoice_id"] for row in rows} | outgoing
 
 
 def _cause(network: Network, step: Step) -> Cause:

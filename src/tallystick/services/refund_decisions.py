@@ -26,6 +26,7 @@ from tallystick.services.refund_writing import (
     amend,
     close_refund_case,
     let_sign,
+    need_attention,
     refund_object,
     show,
 )
@@ -34,6 +35,11 @@ from tallystick.services.refunds import check_text, lock_refund
 NOTE_LENGTH_MAX: Final = 1_000
 
 _R = RefundStatus
+
+_OVERDUE: Final = {
+    _R.AWAITING_SIGNATURE: "Nobody said that it was sent, and the chain does not show it.",
+    _R.BROADCAST: "It was said to be sent, but the chain does not show it.",
+}
 
 
 async def approve_refund(
@@ -154,6 +160,16 @@ async def broadcast_refund(
     else:
         raise Conflict(f"The refund is {refund.status}: it cannot be sent now.", object_id=refund_id)
     return (await show(connection, ctx, [refund_id]))[0]
+
+
+async def flag_overdue(connection: Connection, ctx: Context, refund_id: str) -> bool:
+    """Stop a refund that should have been seen by now, until a person has looked; whether it was one."""
+    _, refund = await lock_refund(connection, ctx, None, refund_id)
+    problem = _OVERDUE.get(refund.status)
+    if problem is None or refund.attention_at is None or refund.attention_at > ctx.now():
+        return False
+    await need_attention(connection, ctx, refund, problem)
+    return True
 
 
 async def new_claim_link(

@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from tallystick.chains.families import FAMILIES
+from tallystick.core.cases import CaseKind
 from tallystick.core.errors import IllegalTransition
 from tallystick.core.money import format_units
 from tallystick.core.refund import EDGES, SIGN_WITHIN, RefundStatus
@@ -24,8 +25,8 @@ from tallystick.db import refunds as store
 from tallystick.db.refunds import StoredRefund
 from tallystick.db.sql import Connection
 from tallystick.services import objects
-from tallystick.services.cases import close_case
-from tallystick.services.context import Actor, Context
+from tallystick.services.cases import close_case, open_cases
+from tallystick.services.context import SYSTEM, Actor, Context
 from tallystick.services.events import NewEvent, publish
 
 _R = RefundStatus
@@ -106,6 +107,38 @@ async def close_refund_case(connection: Connection, ctx: Context, refund: Stored
     row = await store.SQL.open_case_of.one(connection, invoice_id=refund.invoice_id, refund_id=refund.id)
     if row is not None:
         await close_case(connection, ctx, row["id"], note, ctx.now())
+
+
+async def need_attention(
+    connection: Connection, ctx: Context, refund: StoredRefund, problem: str
+) -> StoredRefund:
+    """Stop a refund until a person has looked, and put it into the queue of exceptions."""
+    stopped = await advance(
+        connection, ctx, refund, _R.NEEDS_ATTENTION, SYSTEM, problem, problem=problem, attention_at=None
+    )
+    await open_refund_case(connection, ctx, stopped, problem)
+    return stopped
+
+
+async def open_refund_case(connection: Connection, ctx: Context, refund: StoredRefund, problem: str) -> None:
+    """Open the exception about a refund, unless it is open."""
+    await open_cases(
+        connection,
+        ctx,
+        merchant_ids=[refund.merchant_id],
+        kind=CaseKind.REFUND_FAILED,
+        invoice_id=refund.invoice_id,
+        subject=refund.id,
+        detail={
+            "refund_id": refund.id,
+            "problem": problem,
+            "amount": format_units(refund.amount, refund.asset.decimals),
+            "asset": refund.asset.symbol,
+            "network": refund.asset.network,
+            "tx_hash": refund.chain_tx_hash or refund.tx_hash,
+        },
+        now=ctx.now(),
+    )
 
 
 async def _record(

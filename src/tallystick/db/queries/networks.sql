@@ -89,7 +89,8 @@ LIMIT :row_count;
 DELETE FROM blocks AS b
 WHERE b.network = :network AND b.height < :height AND b.height >= :from_height
   AND NOT EXISTS (SELECT 1 FROM anchors AS a WHERE a.network = b.network AND a.block_hash = b.hash)
-  AND NOT EXISTS (SELECT 1 FROM conflicts AS c WHERE c.network = b.network AND c.block_hash = b.hash);
+  AND NOT EXISTS (SELECT 1 FROM conflicts AS c WHERE c.network = b.network AND c.block_hash = b.hash)
+  AND NOT EXISTS (SELECT 1 FROM refund_anchors AS r WHERE r.network = b.network AND r.block_hash = b.hash);
 
 -- name: try_lock$
 -- Become the one follower of a network for as long as this connection lives.

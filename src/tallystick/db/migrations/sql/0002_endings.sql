@@ -38,6 +38,27 @@ ALTER TABLE payments
     DROP CONSTRAINT payments_match_check,
     ADD CONSTRAINT payments_match_check CHECK (match IN ('matched', 'wrong_asset', 'wrong_network', 'unattributed_value', 'unsupported_token'));
 
+CREATE INDEX transfers_native ON transfers (network, recipient) WHERE contract IS NULL;
+
+CREATE TABLE balance_checks (
+    network      text NOT NULL REFERENCES networks (name), -- where the balance is looked at
+    address      text NOT NULL,                         -- whose, in normal form
+    family       text NOT NULL,                         -- of the address
+    invoice_id   text NOT NULL REFERENCES invoices (id), -- what the address was issued for
+    started_at   timestamptz,                           -- our clock when the window had ended without enough money: the timed looks count from there; NULL: only asked by a person
+    due_at       timestamptz,                           -- next look; pushed ahead as a lease while one runs; NULL when no more are planned
+    checked_at   timestamptz,                           -- our clock at the last look
+    block_hash   text,                                  -- at which block
+    block_height bigint,                                -- its height
+    balance      numeric(78, 0) CHECK (balance >= 0),   -- base units of the native coin there then
+    nonce        bigint CHECK (nonce >= 0),             -- how many transactions the address had sent by then
+    outcome      text CHECK (outcome IN ('explained', 'unattributed', 'dust', 'missing', 'spent')), -- what came of it
+    PRIMARY KEY (network, address),
+    FOREIGN KEY (family, address) REFERENCES addresses (family, address)
+);
+CREATE INDEX balance_checks_due ON balance_checks (network, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX balance_checks_by_invoice ON balance_checks (invoice_id);
+
 CREATE TABLE sightings (
     transfer_id text PRIMARY KEY REFERENCES transfers (id), -- what was seen outside any block
     network     text NOT NULL REFERENCES networks (name), -- whose node showed it
