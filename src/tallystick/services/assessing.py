@@ -23,7 +23,7 @@ import msgspec
 from tallystick.core.assess import Assessment, Wakeup, assess
 from tallystick.core.chain import NetworkView
 from tallystick.core.ids import IdKind
-from tallystick.core.invoice import Match, OptionStatus, PaymentStatus, Status
+from tallystick.core.invoice import DecisionKind, Match, OptionStatus, PaymentStatus, Status
 from tallystick.core.transitions import Reason, steps
 from tallystick.db import invoices as store
 from tallystick.db import networks as network_store
@@ -240,14 +240,17 @@ _COUNTED: Final = frozenset({Status.PAID, Status.OVERPAID, Status.SETTLED, Statu
 
 
 def _reversed(invoice: store.StoredInvoice, changed: dict[str, _PaymentChange]) -> frozenset[str]:
-    """Transfers that had counted towards an invoice that was paid, and do not stand any more."""
+    """Transfers that had counted towards an invoice that was paid, and do not stand any more. Never junk or dust."""
     if invoice.status not in _COUNTED and invoice.decisions.fulfilled_at is None:
         return frozenset()
+    counted = invoice.decisions.named(DecisionKind.ACCEPT, DecisionKind.CREDIT)
     return frozenset(
         transfer_id
         for transfer_id, change in changed.items()
         if change.write.old_status is PaymentStatus.CONFIRMED
         and change.write.status is not PaymentStatus.CONFIRMED
+        and (change.write.match is Match.MATCHED or transfer_id in counted)
+        and not change.transfer.fact.is_dust
     )
 
 
