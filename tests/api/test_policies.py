@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ import pytest
 from tests.api.test_bodies import problem
 from tests.support.app import NETWORKS, Api, Client, Merchant, running_api
 
+ROOT = Path(__file__).resolve().parents[2]
 PATH = "/v1/confirmation_policies"
 
 
@@ -193,6 +197,13 @@ async def test_a_network_that_stopped_naming_final_blocks_takes_no_invoice_under
         )
         told = problem(answer, 409, "invalid_state")
         assert "ethereum names no such blocks" in told["detail"]
+
+
+async def test_the_example_of_the_documentation_works(client: Client) -> None:
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```json\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    answer = await put(client, *json.loads(example)["rules"])
+    assert [one["name"] for one in answer["rules"]] == ["coffee", "large", "rest"]
 
 
 SAME = ("asset", "network", "finality", "confirmations_required", "zero_conf", "tolerance", "policy")
