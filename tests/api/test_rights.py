@@ -15,6 +15,7 @@ from tests.support.app import Api, Client, Merchant, junk_to, mine_by_hand, runn
 
 CASES = Scope.EXCEPTIONS_WRITE
 READ, WRITE, HOOKS, ADMIN = Scope.INVOICES_READ, Scope.INVOICES_WRITE, Scope.WEBHOOKS_WRITE, Scope.ADMIN
+REPORTS = Scope.REPORTS_READ
 ANY = frozenset(Scope)
 
 
@@ -55,6 +56,8 @@ ROUTES = (
     _route("GET", "/v1/payments", READ),
     _route("GET", "/v1/payments/{payment_id}", READ),
     _route("GET", "/v1/trace/{tx_hash}", READ),
+    _route("GET", "/v1/ledger/accounts", REPORTS),
+    _route("GET", "/v1/ledger/entries", REPORTS),
     _route("POST", "/v1/wallets", body={"family": "evm", "account_key": "xpub"}),
     _route("GET", "/v1/wallets"),
     _route("GET", "/v1/wallets/{wallet_id}"),

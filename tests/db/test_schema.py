@@ -17,8 +17,9 @@ import asyncpg
 import pytest
 
 from tallystick.core.assess import Marker
-from tallystick.core.chain import Channel, Finality
+from tallystick.core.balance import BalanceOutcome
 from tallystick.core.cases import CaseKind, CaseStatus
+from tallystick.core.chain import Channel, Finality
 from tallystick.core.invoice import (
     DecisionKind,
     LatePayment,
@@ -27,6 +28,7 @@ from tallystick.core.invoice import (
     PaymentStatus,
     Status,
 )
+from tallystick.core.ledger import Account, EntryKind
 from tallystick.core.refund import AddressSource, FeePayer, RefundRule, RefundStatus
 from tallystick.core.transitions import Reason
 from tallystick.core.webhook import DeliveryStatus, EndpointStatus
@@ -51,6 +53,7 @@ ENUMS: dict[tuple[str, str], type[StrEnum]] = {
     ("exceptions", "kind"): CaseKind,
     ("exceptions", "status"): CaseStatus,
     ("decisions", "kind"): DecisionKind,
+    ("balance_checks", "outcome"): BalanceOutcome,
     ("refunds", "status"): RefundStatus,
     ("refunds", "rule"): RefundRule,
     ("refunds", "fee"): FeePayer,
@@ -61,6 +64,8 @@ ENUMS: dict[tuple[str, str], type[StrEnum]] = {
     ("decisions", "actor_type"): ActorType,
     ("refunds", "requested_by_type"): ActorType,
     ("refunds", "decided_by_type"): ActorType,
+    ("ledger_entries", "kind"): EntryKind,
+    ("postings", "account"): Account,
     ("refund_transitions", "from_status"): RefundStatus,
     ("refund_transitions", "to_status"): RefundStatus,
     ("refund_transitions", "actor_type"): ActorType,
@@ -89,6 +94,8 @@ FACTS = frozenset(
         "delivery_attempts",
         "quotes",
         "addresses",
+        "ledger_entries",
+        "postings",
         "decisions",
         "refund_transfers",
         "refund_anchors",

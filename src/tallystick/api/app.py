@@ -30,9 +30,11 @@ from tallystick.api.resources import (
     exceptions,
     health,
     invoices,
+    ledger,
     networks,
     payments,
     policies,
+    refunds,
     wallets,
     webhooks,
 )
@@ -50,6 +52,8 @@ _V1_HANDLERS = (
     *disputes.HANDLERS,
     *networks.HANDLERS,
     *policies.HANDLERS,
+    *refunds.HANDLERS,
+    *ledger.HANDLERS,
     *webhooks.HANDLERS,
 )
 _TAGS = (
@@ -60,6 +64,8 @@ _TAGS = (
     "Wallets",
     "Networks",
     "Confirmation policies",
+    "Refunds",
+    "Ledger",
     "Webhooks",
     "Events",
     "Operation",

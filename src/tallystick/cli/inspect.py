@@ -49,7 +49,7 @@ def show_invoice(invoice_id: str, *, json: JsonFlag = False) -> None:
 
 
 def trace(tx_hash: str, *, json: JsonFlag = False) -> None:
-    """Show what a transaction paid: invoice, order, payment.
+    """Show what a transaction paid or gave back: invoice, order, payment or refund, ledger entries.
 
     Parameters
     ----------
@@ -79,7 +79,12 @@ def trace(tx_hash: str, *, json: JsonFlag = False) -> None:
     out = console()
     for transfer in found.transfers:
         out.print(f"{transfer.invoice_id}  order {transfer.order_id or '-'}", style="bold", markup=False)
-        out.print(_payment(transfer.payment), markup=False)
+        out.print(
+            _payment(transfer.payment) if transfer.payment else f"refund {transfer.refund_id}", markup=False
+        )
+        for entry in transfer.ledger_entries:
+            lines = ", ".join(f"{one.account} {one.amount} {one.asset}" for one in entry.postings)
+            out.print(f"  {entry.kind} {entry.id}: {lines}", markup=False)
 
 
 def _show(found: Invoice, history: list[Transition]) -> None:

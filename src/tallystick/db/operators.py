@@ -38,7 +38,7 @@ async def merchant_of_invoice(connection: Connection, invoice_id: str) -> str | 
 
 
 async def merchants_of_transaction(connection: Connection, tx_hash: str) -> list[str]:
-    """Whose invoices a transaction paid."""
+    """Whose invoices or refunds a transaction paid."""
     rows = await SQL.merchants_of_transaction.all(connection, tx_hash=tx_hash)
     return [row["merchant_id"] for row in rows]
 

@@ -13,6 +13,7 @@ from tallystick.db.sql import Connection
 from tallystick.services import objects
 from tallystick.services.context import Context
 from tallystick.services.invoices import show_invoices
+from tallystick.services.ledger import LedgerEntry, entries_of_invoices
 from tallystick.services.paging import Page, page_of
 
 
@@ -26,17 +27,18 @@ class PaymentFilter:
 
 
 class TracedTransfer(msgspec.Struct, frozen=True, kw_only=True):
-    """One transfer of a traced transaction, with what it caused."""
+    """One transfer of a traced transaction, with what it caused: a payment that came, or a refund that went out."""
 
-    payment: objects.Payment
+    payment: objects.Payment | None
+    refund_id: str | None
     invoice_id: str
     order_id: str | None
-    ledger_entries: list[str]
+    ledger_entries: list[LedgerEntry]
     settlement_id: str | None
 
 
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that one transaction paid at a merchant."""
+    """Everything that one transaction paid at a merchant, or gave back."""
 
     transfers: list[TracedTransfer]
 
@@ -77,21 +79,45 @@ async def get_payment(
 
 
 async def trace(connection: Connection, ctx: Context, merchant_id: str, tx_hash: str) -> Trace:
-    """What a transaction paid. Raises NotFound where it paid nothing of this merchant."""
-    rows = await SQL.trace.all(connection, tx_hash=tx_hash.lower(), merchant_id=merchant_id)
-    invoices = await show_invoices(connection, ctx, [row["invoice_id"] for row in rows])
+    """What a transaction paid or gave back. Raises NotFound where it did nothing for this merchant.
+
+    Of a payment the entries about it and those about its invoice's position are shown, of a refund its own.
+    """
+    known = tx_hash.lower()
+    paid = await SQL.trace.all(connection, tx_hash=known, merchant_id=merchant_id)
+    refunded = await SQL.trace_refunds.all(connection, tx_hash=known, merchant_id=merchant_id)
+    ids = {row["invoice_id"] for row in (*paid, *refunded)}
+    invoices = {one.id: one for one in await show_invoices(connection, ctx, sorted(ids))}
+    entries = await entries_of_invoices(connection, ids)
     transfers = [
         TracedTransfer(
             payment=payment,
+            refund_id=None,
             invoice_id=invoice.id,
             order_id=invoice.order_id,
-            ledger_entries=[],
+            ledger_entries=[
+                entry
+                for entry in entries
+                if entry.payment_id == payment.id
+                or (entry.invoice_id == invoice.id and entry.payment_id is None and entry.refund_id is None)
+            ],
             settlement_id=invoice.settlement_id,
         )
-        for invoice in invoices
+        for invoice in invoices.values()
         for payment in invoice.payments
-        if payment.tx_hash == tx_hash.lower()
+        if payment.tx_hash == known
+    ]
+    transfers += [
+        TracedTransfer(
+            payment=None,
+            refund_id=row["id"],
+            invoice_id=row["invoice_id"],
+            order_id=invoices[row["invoice_id"]].order_id,
+            ledger_entries=[entry for entry in entries if entry.refund_id == row["id"]],
+            settlement_id=invoices[row["invoice_id"]].settlement_id,
+        )
+        for row in refunded
     ]
     if not transfers:
-        raise NotFound("No payment of yours is in this transaction.", object_id=tx_hash)
+        raise NotFound("No payment or refund of yours is in this transaction.", object_id=tx_hash)
     return Trace(transfers=transfers)

@@ -260,6 +260,12 @@ SELECT invoice_id FROM payments WHERE id = :id AND merchant_id = :merchant_id;
 -- Which invoices of a merchant a transaction paid, on any network.
 SELECT DISTINCT t.invoice_id FROM transfers AS t WHERE t.tx_hash = :tx_hash AND t.merchant_id = :merchant_id ORDER BY 1;
 
+-- name: trace_refunds
+-- Which refunds of a merchant a transaction paid, on any network.
+SELECT r.id, r.invoice_id FROM refund_transfers AS t JOIN refunds AS r ON r.id = t.refund_id
+WHERE t.tx_hash = :tx_hash AND r.merchant_id = :merchant_id
+ORDER BY r.id, t.id;
+
 -- name: issuing_wallets
 -- The wallet of each family that issues new addresses: the newest.
 SELECT DISTINCT ON (w.family) w.id, w.family, w.account_key, w.key_fingerprint

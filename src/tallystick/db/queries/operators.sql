@@ -5,8 +5,11 @@
 SELECT merchant_id FROM invoices WHERE id = :id;
 
 -- name: merchants_of_transaction
--- Whose invoices a transaction paid.
-SELECT DISTINCT merchant_id FROM transfers WHERE tx_hash = :tx_hash ORDER BY merchant_id;
+-- Whose invoices or refunds a transaction paid.
+SELECT merchant_id FROM transfers WHERE tx_hash = :tx_hash
+UNION
+SELECT r.merchant_id FROM refund_transfers AS t JOIN refunds AS r ON r.id = t.refund_id WHERE t.tx_hash = :tx_hash
+ORDER BY merchant_id;
 
 -- name: database_state^
 -- For doctor: the server's version, its clock, and whether our tables are there.
