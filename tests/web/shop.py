@@ -1,7 +1,6 @@
 """A shop whose chains are made up block by block: real database, real services, no node.
 
-For: tests of pages. Every status is reached the way it is reached in life where blocks can lead there; statuses that
-later work will reach (and `created`, which never outlives its transaction) are written into the row.
+For: tests of pages; `tests.web.scenes` brings invoices into every situation with it.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from tallystick.core.chain import (
     BlockRef,
     Channel,
     Finality,
+    MempoolSnapshot,
     ObservedTransfer,
     Requirement,
 )
@@ -31,9 +31,11 @@ from tallystick.rates.source import StaticRates
 from tallystick.services import invoices, objects
 from tallystick.services.assessing import Cause, CauseKind, assess_invoices
 from tallystick.services.context import CUSTOMER, SYSTEM, Actor, ActorType, Context
+from tallystick.services.disputes import open_dispute
 from tallystick.services.intake import Step, apply_step
 from tallystick.services.merchants import create_merchant
 from tallystick.services.networks import sync_networks
+from tallystick.services.sightings import apply_sightings
 from tallystick.services.wallets import NewWallet, register_wallet
 
 # m/44'/60'/0' of the well-known test mnemonic ("test test … junk").
@@ -68,7 +70,7 @@ class Shop:
     database: Database
     merchant_id: str = ""
     now: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
-    tips: dict[str, BlockRef] = field(default_factory=dict)
+    chains: dict[str, list[BlockRef]] = field(default_factory=dict)
     count: int = 0
     ctx: Context = field(init=False)
 
@@ -130,38 +132,72 @@ class Shop:
         option = invoice.payment_options[place]
         assert option.address is not None
         contract = option.token_contract.lower() if option.token_contract is not None else None
-        if wrong_asset:
-            contract = None if contract is not None else USDC.contract
         amount = int(parse_units(option.amount_expected, option.decimals) * Fraction(share))
+        if wrong_asset:
+            contract, amount = (USDC.contract, 10**7) if contract is None else (None, 10**16)
         await self.block(option.network, to=option.address.lower(), contract=contract, amount=amount)
 
+    async def sight(self, invoice: objects.Invoice, place: int = 0) -> None:
+        """Let a node show the whole payment outside any block."""
+        option = invoice.payment_options[place]
+        assert option.address is not None
+        contract = option.token_contract.lower() if option.token_contract is not None else None
+        amount = parse_units(option.amount_expected, option.decimals)
+        self.count += 1
+        channel = Channel.VALUE if contract is None else Channel.LOG
+        transfer = self._transfer(option.address.lower(), contract, amount, channel)
+        head = self.chains[option.network][-1]
+        snapshot = MempoolSnapshot(head, (transfer,), {transfer.spend_key: transfer.tx_hash})
+        result = await apply_sightings(self.ctx, NETWORKS[option.network], snapshot)
+        assert result.seen == 1
+
     async def block(
-        self, network: str, *, to: str | None = None, contract: str | None = None, amount: int = 1
+        self,
+        network: str,
+        *,
+        to: str | None = None,
+        contract: str | None = None,
+        amount: int = 1,
+        channel: Channel | None = None,
     ) -> None:
         """Mine one block, with at most one transfer."""
+        chain = self.chains.setdefault(network, [])
+        tip = chain[-1] if chain else None
+        header = self._header(network, tip)
+        transfers: tuple[ObservedTransfer, ...] = ()
+        if to is not None:
+            channel = channel or (Channel.VALUE if contract is None else Channel.LOG)
+            transfers = (self._transfer(to, contract, amount, channel),)
+        spends = {transfer.spend_key: transfer.tx_hash for transfer in transfers}
+        await apply_step(self.ctx, NETWORKS[network], Step(tip, (Block(header, transfers, spends),)))
+        chain.append(header.ref)
+
+    async def reorganise(self, network: str, depth: int) -> None:
+        """Replace the last blocks by one more empty ones."""
+        chain = self.chains[network]
+        kept, ancestor = chain[:-depth], chain[-depth - 1]
+        blocks: list[Block] = []
+        for _ in range(depth + 1):
+            header = self._header(network, blocks[-1].header.ref if blocks else ancestor)
+            blocks.append(Block(header, (), {}))
+        await apply_step(self.ctx, NETWORKS[network], Step(chain[-1], tuple(blocks), ancestor=ancestor))
+        self.chains[network] = [*kept, *(block.header.ref for block in blocks)]
+
+    def _header(self, network: str, parent: BlockRef | None) -> BlockHeader:
         self.count += 1
-        tip = self.tips.get(network)
-        header = BlockHeader(
-            hash=_hash(f"block {network} {self.count}"),
-            parent_hash=tip.hash if tip is not None else _hash("genesis"),
-            height=tip.height + 1 if tip is not None else 100,
+        return BlockHeader(
+            hash=hash_of(f"block {network} {self.count}"),
+            parent_hash=parent.hash if parent is not None else hash_of("genesis"),
+            height=parent.height + 1 if parent is not None else 100,
             time=self.now,
         )
-        transfers: tuple[ObservedTransfer, ...] = ()
-        spends: dict[str, str] = {}
-        if to is not None:
-            tx_hash = _hash(f"transaction {self.count}")
-            spend_key = f"0x{'5e' * 20}:{self.count}"
-            channel = Channel.VALUE if contract is None else Channel.LOG
-            transfers = (
-                ObservedTransfer(
-                    tx_hash, channel, 0, f"0x{'5e' * 20}", to, contract, amount, spend_key, None
-                ),
-            )
-            spends = {spend_key: tx_hash}
-        step = Step(expected=tip, blocks=(Block(header, transfers, spends),))
-        await apply_step(self.ctx, NETWORKS[network], step)
-        self.tips[network] = header.ref
+
+    def _transfer(self, to: str, contract: str | None, amount: int, channel: Channel) -> ObservedTransfer:
+        tx_hash = hash_of(f"transaction {self.count}")
+        sender = f"0x{'5e' * 20}"
+        return ObservedTransfer(
+            tx_hash, channel, 0, sender, to, contract, amount, f"{sender}:{self.count}", None
+        )
 
     async def mine(self, network: str, blocks: int) -> None:
         """Mine empty blocks."""
@@ -188,59 +224,51 @@ class Shop:
             cause = Cause(CauseKind.CLOCK, SYSTEM, ({"type": "clock"},))
             await assess_invoices(connection, self.ctx, [invoice.id], cause)
 
+    async def cancel(self, invoice: objects.Invoice) -> None:
+        """Withdraw it."""
+        async with self.database.transaction() as connection:
+            await invoices.cancel_invoice(connection, self.ctx, self.merchant_id, MERCHANT, invoice.id)
+
+    async def fulfill(self, invoice: objects.Invoice) -> None:
+        """Say that the goods have left."""
+        async with self.database.transaction() as connection:
+            await invoices.record_fulfillment(
+                connection, self.ctx, self.merchant_id, MERCHANT, invoice.id, {"note": "secret note"}
+            )
+
+    async def dispute(self, invoice: objects.Invoice) -> None:
+        """Open a dispute, with words that are nobody's business but the merchant's."""
+        async with self.database.transaction() as connection:
+            await open_dispute(
+                connection,
+                self.ctx,
+                self.merchant_id,
+                MERCHANT,
+                invoice.id,
+                reason="secret reason",
+                note="secret note",
+            )
+
+    async def settle(self, invoice: objects.Invoice) -> None:
+        """Take it into a batch, as the settlement work will."""
+        async with self.database.transaction() as connection:
+            await connection.execute(
+                "UPDATE invoices SET settled_at = $2 WHERE id = $1", invoice.id, self.now
+            )
+        await self.judge(invoice)
+
+    async def end(self, invoice: objects.Invoice) -> None:
+        """Let its time pass, on our clock and on every chain it may be paid on."""
+        await self.pass_time(901, "ethereum", "polygon")
+        await self.judge(invoice)
+
     async def status(self, invoice: objects.Invoice) -> str:
         """The stored status."""
         async with self.database.connection() as connection:
             return str(await connection.fetchval("SELECT status FROM invoices WHERE id = $1", invoice.id))
 
-    async def in_status(self, status: Status, **more: Any) -> objects.Invoice:
-        """A new invoice that has come to this status."""
-        invoice = await self.create(**more)
-        if status is Status.CREATED:
-            await self.force(invoice, status)
-        if status in (Status.CREATED, Status.QUOTED):
-            return invoice
-        invoice = await self.activate(invoice)
-        match status:
-            case Status.PARTIALLY_PAID:
-                await self.pay(invoice, "0.4")
-            case Status.CONFIRMING:
-                await self.pay(invoice)
-                await self.mine("ethereum", 4)
-            case Status.PAID | Status.SETTLED | Status.DISPUTED | Status.REFUNDED:
-                await self.pay(invoice)
-                await self.mine("ethereum", 12)
-            case Status.OVERPAID:
-                await self.pay(invoice, "1.5")
-                await self.mine("ethereum", 12)
-            case Status.UNDERPAID:
-                await self.pay(invoice, "0.4")
-                await self.pass_time(901, "ethereum")
-                await self.judge(invoice)
-            case Status.EXPIRED:
-                await self.pass_time(901, "ethereum")
-                await self.judge(invoice)
-            case Status.LATE_PAID:
-                await self.pass_time(901, "ethereum")
-                await self.judge(invoice)
-                await self.pay(invoice)
-            case Status.REVIEW_REQUIRED:
-                await self.pay(invoice, wrong_asset=True)
-            case Status.CANCELED:
-                async with self.database.transaction() as connection:
-                    await invoices.cancel_invoice(
-                        connection, self.ctx, self.merchant_id, MERCHANT, invoice.id
-                    )
-            case _:
-                pass
-        if status in (Status.DETECTED, Status.SETTLED, Status.DISPUTED, Status.REFUNDED):
-            await self.force(invoice, status)
-        reached = await self.status(invoice)
-        assert reached == status.value, f"came to {reached} instead of {status}"
-        return invoice
 
-
-def _hash(text: str) -> str:
+def hash_of(text: str) -> str:
     return "0x" + hashlib.sha256(text.encode()).hexdigest()
 
 

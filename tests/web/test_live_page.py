@@ -7,9 +7,9 @@ import re
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from tallystick.core.invoice import Status
 from tests.support.browser import DESKTOP, PHONE, SMALL_PHONE, visitor
 from tests.web.conftest import Checkout
+from tests.web.scenes import SCENES
 
 pytestmark = pytest.mark.browser
 
@@ -80,13 +80,14 @@ async def test_a_whole_payment_live_in_two_tabs(checkout: Checkout, browser: Bro
 
 
 async def test_the_script_draws_what_the_server_draws(checkout: Checkout, browser: Browser) -> None:
-    """Each status: the page as rendered, and the page after the stream's view was written into it, are the same."""
-    for status in Status:
-        invoice = await checkout.shop.in_status(status)
-        async with visitor(browser) as visit, visitor(browser, javascript=False) as still:
+    """Each situation: the page as rendered, and after the stream's view was written into it, are the same."""
+    async with visitor(browser) as visit, visitor(browser, javascript=False) as still:
+        for situation, scene in SCENES.items():
+            invoice = await scene(checkout.shop)
             await open_live(visit.page, checkout.page(invoice))
             await still.page.goto(checkout.page(invoice))
-            assert await _seen(visit.page) == await _seen(still.page), status
+            assert await _seen(visit.page) == await _seen(still.page), situation
+            assert visit.problems == [], situation
 
 
 async def _seen(page: Page) -> list[str]:

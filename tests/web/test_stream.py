@@ -16,7 +16,8 @@ import pytest
 from tallystick.core.invoice import Status
 from tallystick.db.sql import Connection
 from tallystick.services import objects
-from tallystick.services.checkout import CustomerView, customer_view
+from tallystick.services.checkout import customer_view
+from tallystick.services.checkout_view import CustomerView
 from tallystick.services.context import Context
 from tallystick.web.stream import InvoiceHub, StreamLimits
 from tests.web.conftest import LIMITS, Checkout
