@@ -15,6 +15,7 @@ from litestar.enums import MediaType
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from tallystick.api.request import ApiRequest
+from tallystick.core.errors import Malformed
 from tallystick.db.sql import Connection
 from tallystick.services.failures import RETRYABLE
 from tallystick.services.idempotency import Answer, check_key, hash_request, run_once
@@ -32,8 +33,10 @@ class _Identified(msgspec.Struct):
     id: str
 
 
-async def created(request: ApiRequest, work: Work[T]) -> Response[T]:
-    """Carry out a creation: 201 with the new object and its Location."""
+async def created(request: ApiRequest, work: Work[T], *, key_required: bool = False) -> Response[T]:
+    """Carry out a creation: 201 with the new object and its Location. Raises Malformed without a required key."""
+    if key_required and "idempotency-key" not in request.headers:
+        raise Malformed("This request needs an Idempotency-Key header.", code="idempotency_key_required")
     return await _change(request, 201, work)
 
 
