@@ -7,8 +7,9 @@ transfer keeps its first evidence. What changes and every status that follows ar
 Must not: ask a node, or judge an invoice (`services.assessing` does).
 
 What is recorded. Only what an address was issued for: that asset, on that network, and only while its invoice waits for
-money. Anybody can send a transaction that never gets into a block, for nothing; so a wrong asset, a junk token or money
-after the end is told when a block holds it, not before, and what is kept per invoice and per network is bounded. Where
+money. Anybody can send a transaction that never gets into a block, for nothing; so a wrong asset, a junk token, coins
+moved among one's own addresses or money after the end are told when a block holds them, not before, and what is kept
+per invoice and per network is bounded. Where
 zero confirmations are enough, a token's sighting is left out too: its call may fail in the block, which nothing in a
 mempool shows, so a token counts from its first block there.
 
@@ -44,6 +45,8 @@ from tallystick.db import sightings as store
 from tallystick.db.sql import Connection, Record
 from tallystick.services.assessing import Cause, CauseKind, assess_invoices
 from tallystick.services.context import SYSTEM, Context
+from tallystick.services.credit_keys import SQL as INTAKE
+from tallystick.services.credit_keys import keyed
 
 GONE_AFTER: Final = timedelta(seconds=30)
 """So long a node must not know a transaction until its sighting is taken back; and it rests so long after that."""
@@ -153,6 +156,7 @@ async def _plan(
         )
     plan.owners = {found["address"]: found for found in rows}
     ours = [transfer for transfer in snapshot.transfers if _is_asked(transfer, plan.owners)]
+    ours = await _keyed_income(connection, network, ours, plan.owners)
     known = await store.read_known(connection, network.name, ours)
     resting = _resting(known, now)
     _judge_live(plan, snapshot, live, resting, now)
@@ -166,6 +170,19 @@ def _is_asked(transfer: ObservedTransfer, owners: dict[str, Record]) -> bool:
     if owner is None or owner["contract"] != transfer.contract:
         return False
     return not (owner["zero_conf"] and transfer.contract is not None)
+
+
+async def _keyed_income(
+    connection: Connection, network: Network, ours: list[ObservedTransfer], owners: dict[str, Record]
+) -> list[ObservedTransfer]:
+    """Without coins that a merchant moves among his own addresses, each under the key that it is stored under."""
+    if not ours:
+        return ours
+    senders = list({transfer.sender for transfer in ours})
+    rows = await INTAKE.own_senders.all(connection, family=network.family, addresses=senders)
+    own = {row["address"]: row["merchant_id"] for row in rows}
+    income = [transfer for transfer in ours if own.get(transfer.sender) != owners[transfer.to]["merchant_id"]]
+    return await keyed(connection, network, income) if income else income
 
 
 def _resting(known: dict[tuple[str, str, int], store.KnownTransfer], now: datetime) -> set[str]:
