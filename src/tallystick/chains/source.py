@@ -13,10 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from tallystick.core.chain import Block, BlockHeader, Head, MempoolSnapshot
+from tallystick.core.balance import AccountState
+from tallystick.core.chain import Block, BlockHeader, BlockRef, Head, MempoolSnapshot
 
 MEMPOOL_ASKED_MAX: Final = 200
 """Transactions that a node is asked about in one look at its mempool."""
+
+ACCOUNTS_ASKED_MAX: Final = 200
+"""Addresses whose balances are asked for at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,17 @@ class NodeState:
     ok: bool
     height: int | None
     problem: str | None
+
+
+class AccountSource(Protocol):
+    """What some families can say besides: what an address holds. A source of such a family is both."""
+
+    async def accounts_at(self, block: BlockRef, addresses: Sequence[str]) -> list[AccountState]:
+        """These addresses (normal form, at most `ACCOUNTS_ASKED_MAX`) right after `block`, in the given order.
+
+        Raises SourceError; a node that no longer has that block's state is one that does not answer.
+        """
+        ...
 
 
 class Source(Protocol):

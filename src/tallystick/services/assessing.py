@@ -27,6 +27,7 @@ from tallystick.core.invoice import DecisionKind, Match, OptionStatus, PaymentSt
 from tallystick.core.transitions import Reason, steps
 from tallystick.db import invoices as store
 from tallystick.db import networks as network_store
+from tallystick.db.balances import schedule_checks
 from tallystick.db.sql import Connection
 from tallystick.services import objects
 from tallystick.services.booking import book
@@ -36,6 +37,11 @@ from tallystick.services.events import INVOICES_CHANNEL, NewEvent, notify, publi
 from tallystick.services.evidence import Circumstances, evidence_of, reason_of
 from tallystick.services.presenting import in_status, invoice_object, payment_object
 from tallystick.services.refund_verdicts import write_refund_verdicts
+
+BALANCES_MATTER: Final = frozenset(
+    {Status.EXPIRED, Status.UNDERPAID, Status.LATE_PAID, Status.REVIEW_REQUIRED}
+)
+"""Ends at which the addresses are looked at for value that no transaction named (`services.balances`)."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -71,6 +77,7 @@ class Changes:
     events: list[NewEvent] = field(default_factory=list)
     looks: list[Look] = field(default_factory=list)
     closed_with_open_options: list[str] = field(default_factory=list)
+    ended_without_enough: list[str] = field(default_factory=list)
 
 
 async def assess_invoices(connection: Connection, ctx: Context, ids: Sequence[str], cause: Cause) -> None:
@@ -94,6 +101,7 @@ async def save(connection: Connection, ctx: Context, changes: Changes, now: date
     await store.write_wakeups(connection, changes.wakeups)
     if changes.closed_with_open_options:
         await store.SQL.expire_options.run(connection, ids=changes.closed_with_open_options)
+    await schedule_checks(connection, changes.ended_without_enough, now)
     await publish(connection, ctx, changes.events, at=now)
     await update_cases(connection, ctx, changes.looks, now)
     await write_refund_verdicts(connection, ctx, changes.looks, now)
@@ -114,6 +122,8 @@ def decide(
     changes.wakeups[invoice.id] = judged.wakeups
     if judged.window_closed and any(option.status is OptionStatus.QUOTED for option in invoice.options):
         changes.closed_with_open_options.append(invoice.id)
+    if judged.window_closed and not judged.sufficient and judged.status in BALANCES_MATTER:
+        changes.ended_without_enough.append(invoice.id)
     payments = _payment_changes(ctx, invoice, judged, changes)
     shown = _with_payments(invoice, payments, now)
     way = steps(invoice.status, judged.status, late=judged.late)

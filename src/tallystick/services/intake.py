@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from tallystick.core.chain import Block, BlockRef, Channel, ObservedTransfer
@@ -21,6 +22,7 @@ from tallystick.core.network import Network
 from tallystick.core.policy_rules import CONFIRMATIONS_MAX
 from tallystick.db import networks as network_store
 from tallystick.db import sightings
+from tallystick.db.balances import SQL as BALANCES
 from tallystick.db.sql import Connection, Record, load
 from tallystick.services.assessing import Cause, CauseKind, assess_invoices
 from tallystick.services.context import SYSTEM, Context
@@ -68,7 +70,7 @@ async def apply_step(ctx: Context, network: Network, step: Step) -> StepResult:
         touched: set[str] = set()
         candidates: list[Record] = []
         if step.ancestor is not None:
-            candidates, touched = await _disconnect(connection, network, step.ancestor)
+            candidates, touched = await _disconnect(connection, network, step.ancestor, ctx.now())
         candidates += await SQL.open_spends.all(connection, network=network.name)
         matched = 0
         for block in step.blocks:
@@ -93,13 +95,14 @@ def _hash(block: BlockRef | None) -> str | None:
 
 
 async def _disconnect(
-    connection: Connection, network: Network, ancestor: BlockRef
+    connection: Connection, network: Network, ancestor: BlockRef, at: datetime
 ) -> tuple[list[Record], set[str]]:
     """Take our blocks above the ancestor out of the best chain; answer the transfers they held, and their invoices."""
     gone = await network_store.SQL.disconnect_above.all(
         connection, network=network.name, height=ancestor.height
     )
     hashes = [row["hash"] for row in gone]
+    await BALANCES.recheck.run(connection, network=network.name, hashes=hashes, at=at)
     held = await SQL.touched_by_blocks.all(connection, network=network.name, hashes=hashes)
     return held, {row["invoice_id"] for row in held} | await outgoing_in(connection, network, hashes)
 

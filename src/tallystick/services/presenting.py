@@ -101,7 +101,7 @@ def payment_object(
         tx_hash=fact.key.tx_hash,
         ordinal=fact.key.ordinal,
         log_index=transfer.log_indexes.get(anchor.block.hash) if anchor is not None else None,
-        sender=display(transfer.sender),
+        sender=display(transfer.sender) if transfer.sender else "",  # nobody knows who sent a balance
         to=display(transfer.recipient),
         asset=fact.asset.symbol if fact.asset is not None else None,
         network=fact.key.network,

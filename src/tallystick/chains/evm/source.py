@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 import aiohttp
 import msgspec
 
+from tallystick.chains.evm.accounts import read_accounts
 from tallystick.chains.evm.blocks import checked_block, header_of
 from tallystick.chains.evm.messages import Answer, BlockAnswer, HeaderAnswer, ReceiptAnswer, quantity
 from tallystick.chains.evm.pending import read_mempool
@@ -35,7 +36,8 @@ from tallystick.chains.evm.rpc import (
 from tallystick.chains.evm.token_info import TokenInfo, token_calls, token_info_in
 from tallystick.chains.evm.tracing import TraceMode, Tracing
 from tallystick.chains.source import ChainIdentity, NodeState
-from tallystick.core.chain import Block, BlockHeader, Head, MempoolSnapshot
+from tallystick.core.balance import AccountState
+from tallystick.core.chain import Block, BlockHeader, BlockRef, Head, MempoolSnapshot
 from tallystick.core.errors import (
     BlockNotFound,
     ConfigurationError,
@@ -211,6 +213,14 @@ class EvmSource:
                 "No node is in use whose mempool could be shown.", object_id=node.rpc.name
             )
         return await read_mempool(node.rpc, asked)
+
+    async def accounts_at(self, block: BlockRef, addresses: Sequence[str]) -> list[AccountState]:
+        """Balances (wei) and nonces right after `block`, in the order of `addresses`. Raises SourceError."""
+
+        async def ask(node: _Node) -> list[AccountState]:
+            return await read_accounts(node.rpc, block, addresses)
+
+        return await self._with_a_node(ask) if addresses else []
 
     def nodes(self) -> tuple[NodeState, ...]:
         """The nodes as last seen, in configured order."""
