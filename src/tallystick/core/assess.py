@@ -13,8 +13,8 @@ How the status is found, first match wins (in time = first evidenced within wind
 2. everything received was given back    -> refunded
 3. confirmed in time >= required (late   -> settled if a batch took it in, else paid, or overpaid if all that is
    money too where it is accepted)          confirmed exceeds the tolerance above
-4. the goods, the batch or a refund left -> review_required (a reversal after something left the house)
-   and what paid for it does not stand
+4. the goods, the batch or a refund left -> review_required (a reversal after something left the house);
+   and what paid for it does not stand      a batch's invoice whose reversal was dealt with stays settled
 5. in blocks in time >= required         -> confirming
 6. seen in time >= required              -> detected
 7. something that does not match         -> review_required
@@ -285,6 +285,11 @@ def _status_of_too_little(case: _Case, in_time: Shares, everything: Shares) -> t
     """The status while what was asked is not confirmed, and whether it rests on late money."""
     if _reversed_after_it_left(case):
         return Status.REVIEW_REQUIRED, False
+    if case.facts.decisions.settled_at is not None:
+        return (
+            Status.SETTLED,
+            False,
+        )  # the books are closed: what is given back or written off later is booked later
     if in_time.in_blocks >= 1:
         return Status.CONFIRMING, False
     if in_time.seen >= 1:

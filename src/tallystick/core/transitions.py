@@ -207,9 +207,6 @@ def steps(current: Status, target: Status, *, late: bool = False) -> tuple[Statu
     if late and here in (S.EXPIRED, S.UNDERPAID) and target in _PAID:
         here = S.LATE_PAID
         way.append(here)
-    if target is S.SETTLED and target not in EDGES[here] and S.PAID in EDGES[here]:
-        # A reversal that was dealt with, and undone by the chain after all: it was paid before it was settled.
-        way.append(S.PAID)
     way.append(target)
     for start, stop in zip((current, *way), way, strict=False):
         if stop not in EDGES[start]:
