@@ -534,6 +534,30 @@ async def test_spam_is_bounded(shop: Stand, chain: Chain, clock: Clock) -> None:
     assert (len(confirmed), seen.status) == (15, "overpaid")
 
 
+async def test_a_spammed_network_is_bounded(
+    shop: Stand, chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond so many sightings at a time others are told with their blocks, and places become free again."""
+    monkeypatch.setattr(sightings, "LIVE_PER_NETWORK_MAX", 2)
+    invoices = [await shop.create("25.00") for _ in range(3)]
+    for invoice in invoices:
+        await chain.send_native(address_in(invoice), WEI)
+    await shop.follow()
+    await shop.follow()
+    assert sorted([await shop.status(invoice) for invoice in invoices]) == [
+        "awaiting_payment",
+        "detected",
+        "detected",
+    ]
+    await chain.mine(2)
+    await shop.follow()
+    assert {await shop.status(invoice) for invoice in invoices} == {"paid"}
+    again = await shop.create("25.00")
+    await chain.send_native(address_in(again), WEI)
+    await shop.follow()
+    assert await shop.status(again) == "detected"
+
+
 # -- in time
 
 
