@@ -43,6 +43,7 @@ from tallystick.core.ids import IdKind, is_id
 from tallystick.services import checkout_texts as texts
 from tallystick.services import checkout_words as words_of
 from tallystick.services.checkout import customer_view
+from tallystick.services.checkout_situations import Situation
 from tallystick.services.checkout_view import CheckoutOption, CheckoutProgress, CustomerView
 from tallystick.services.context import CUSTOMER, Context
 from tallystick.services.invoices import activate_option
@@ -158,7 +159,8 @@ async def show_invoice(
     html = site.page.render(
         view=view,
         option=payable,
-        stale=chosen if payable is None else None,
+        # Where nothing can be paid before there are new amounts, the headline says it.
+        stale=None if payable is not None or view.situation == Situation.REQUOTING else chosen,
         shows=view.shows,
         qr_path=qr_path(view, payable),
         notice=texts.NOTICES.get(notice or ""),

@@ -84,7 +84,9 @@ function setClocks(seconds) {
 function show(view) {
   const pick = chosen(view);
   const option = pick?.address ? pick : null;
-  const scope = { ...view, option, stale: option ? null : pick };
+  // Where nothing can be paid before there are new amounts, the headline says it.
+  const stale = option || view.situation === "requoting" ? null : pick;
+  const scope = { ...view, option, stale };
   const focused = document.activeElement;
   body.dataset.phase = view.phase;
   byId("sign").setAttribute("href", `#sign-${view.phase}`);
