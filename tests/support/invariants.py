@@ -12,12 +12,14 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
 from tallystick.core.assess import Assessment, assess
+from tallystick.core.cases import DERIVED, CaseKind, wanted_cases
 from tallystick.core.invoice import Facts, Match
 from tallystick.core.transitions import EDGES, Reason
 from tallystick.db import invoices as store
 from tallystick.db.networks import read_views
-from tallystick.db.sql import Connection
+from tallystick.db.sql import Connection, Record
 from tallystick.services.context import Context
+from tests.support.books import ledger_problems
 
 # Each statement lists what breaks the rule in front of it; at rest every list is empty.
 _EMPTY: dict[str, str] = {
@@ -39,7 +41,8 @@ _EMPTY: dict[str, str] = {
         SELECT object_id FROM events GROUP BY object_id HAVING min(sequence) <> 1 OR max(sequence) <> count(*)""",
     "an object does not know its last event": """
         SELECT o.id AS object_id, o.event_sequence FROM (SELECT id, event_sequence FROM invoices
-                                                         UNION ALL SELECT id, event_sequence FROM payments) AS o
+                                                         UNION ALL SELECT id, event_sequence FROM payments
+                                                         UNION ALL SELECT id, event_sequence FROM exceptions) AS o
         WHERE o.event_sequence <> (SELECT count(*) FROM events AS e WHERE e.object_id = o.id)""",
     "a transition has not exactly one event": """
         SELECT t.invoice_id AS object_id, t.sequence FROM transitions AS t
@@ -52,10 +55,30 @@ _EMPTY: dict[str, str] = {
         WHERE e.type LIKE 'invoice.%' AND NOT EXISTS (
             SELECT 1 FROM transitions AS t WHERE t.invoice_id = e.object_id AND 'invoice.' || t.to_status = e.type
                 AND t.sequence = (e.body #>> '{data,transition,sequence}')::int)""",
-    "a transfer has no address": """
+    "a transfer counts where neither its address nor a person says so": """
         SELECT t.id AS object_id FROM transfers AS t JOIN networks AS n ON n.name = t.network
-        WHERE NOT EXISTS (SELECT 1 FROM addresses AS a WHERE a.family = n.family AND a.address = t.recipient
-                              AND a.invoice_id = t.invoice_id AND a.option_id = t.option_id)""",
+        WHERE NOT EXISTS (
+            SELECT 1 FROM addresses AS a WHERE a.family = n.family AND a.address = t.recipient
+                AND a.merchant_id = t.merchant_id
+                AND (a.invoice_id = t.invoice_id AND a.option_id = t.option_id OR (
+                    EXISTS (SELECT 1 FROM decisions AS d WHERE d.invoice_id = t.invoice_id AND d.kind = 'receive'
+                                AND t.id = ANY(d.transfer_ids))
+                    AND EXISTS (SELECT 1 FROM decisions AS d WHERE d.invoice_id = a.invoice_id AND d.kind = 'send'
+                                    AND t.id = ANY(d.transfer_ids)))))""",
+    "a payment belongs to another invoice than its transfer": """
+        SELECT p.id AS object_id FROM payments AS p JOIN transfers AS t ON t.id = p.transfer_id
+        WHERE (p.merchant_id, p.invoice_id, p.option_id) IS DISTINCT FROM (t.merchant_id, t.invoice_id, t.option_id)""",
+    "an open exception is about a transfer of another invoice": """
+        SELECT x.id AS object_id, x.kind FROM exceptions AS x JOIN transfers AS t ON t.id = ANY(x.transfer_ids)
+        WHERE x.status = 'open' AND t.invoice_id IS DISTINCT FROM x.invoice_id""",
+    "an open exception is about something that is in order": """
+        SELECT x.id AS object_id, x.kind, x.subject FROM exceptions AS x
+        WHERE x.status = 'open' AND (
+            x.kind = 'network_halted' AND NOT EXISTS (
+                SELECT 1 FROM networks AS n WHERE n.name = x.subject AND n.halted_at IS NOT NULL)
+            OR x.kind = 'webhook_failed' AND NOT EXISTS (
+                SELECT 1 FROM webhook_endpoints AS e
+                WHERE e.id = x.subject AND e.status = 'disabled' AND e.deleted_at IS NULL))""",
     "a transfer was neither in a block nor sighted, or not at its first evidence": """
         WITH held AS (
             SELECT n.transfer_id, b.time FROM anchors AS n
@@ -115,7 +138,8 @@ _EMPTY: dict[str, str] = {
                                 / (o.amount_expected * (10000 - o.tolerance_under_bps))), 0)
             FROM payments AS p JOIN transfers AS t ON t.id = p.transfer_id
             JOIN payment_options AS o ON o.id = p.option_id
-            WHERE p.invoice_id = i.id AND p.status = 'confirmed' AND p.match = 'matched') + 1e-50""",
+            WHERE p.invoice_id = i.id AND p.status = 'confirmed' AND p.match = 'matched') + 1e-50
+          AND NOT EXISTS (SELECT 1 FROM decisions AS d WHERE d.invoice_id = i.id AND d.kind IN ('accept', 'credit'))""",
     "an invoice credits other than what is confirmed": """
         SELECT i.id AS object_id, i.amount_paid FROM invoices AS i
         WHERE i.amount_paid <> (
@@ -123,7 +147,8 @@ _EMPTY: dict[str, str] = {
                 floor(COALESCE(sum((t.amount * i.amount)::numeric(300, 60) / o.amount_expected), 0) + 1e-50))
             FROM payments AS p JOIN transfers AS t ON t.id = p.transfer_id
             JOIN payment_options AS o ON o.id = p.option_id
-            WHERE p.invoice_id = i.id AND p.status = 'confirmed' AND p.match = 'matched')""",
+            WHERE p.invoice_id = i.id AND p.status = 'confirmed' AND p.match = 'matched')
+          AND NOT EXISTS (SELECT 1 FROM decisions AS d WHERE d.invoice_id = i.id AND d.kind IN ('accept', 'credit'))""",
     "a closed invoice offers an option": """
         SELECT i.id AS object_id FROM invoices AS i JOIN payment_options AS o ON o.invoice_id = i.id
         WHERE i.status IN ('expired', 'underpaid', 'late_paid') AND o.status = 'quoted'""",
@@ -141,6 +166,7 @@ async def find_problems(connection: Connection, ctx: Context) -> list[str]:
     """Everything that is wrong as this connection sees it, each in a line."""
     found = [problem async for problem in _by_statement(connection)]
     found += [problem async for problem in _edges(connection)]
+    found += [problem async for problem in ledger_problems(connection, ctx)]
     return found + [problem async for problem in _replay(connection, ctx)]
 
 
@@ -179,6 +205,29 @@ async def _replay(connection: Connection, ctx: Context) -> AsyncIterator[str]:
             yield f"{invoice.id}: {problem}"
         if assess(invoice.terms, _backwards(facts), now) != judged:
             yield f"{invoice.id}: the order of its facts changes the answer"
+        cases = await connection.fetch("SELECT * FROM exceptions WHERE invoice_id = $1", invoice.id)
+        for problem in _case_problems(invoice, facts, judged, cases):
+            yield f"{invoice.id}: {problem}"
+
+
+def _case_problems(
+    invoice: store.StoredInvoice, facts: Facts, judged: Assessment, rows: list[Record]
+) -> Iterator[str]:
+    """What is the matter has an open case, or a person has decided about it; no case is open without a reason."""
+    wanted = {case.kind: case for case in wanted_cases(invoice.terms, facts, judged)}
+    for case in wanted.values():
+        covering = [
+            row
+            for row in rows
+            if row["kind"] == case.kind
+            and (case.kind is CaseKind.UNSUPPORTED_TOKEN or case.transfer_ids <= set(row["transfer_ids"]))
+            and (row["status"] == "open" or row["resolution"]["action"] is not None)
+        ]
+        if not covering:
+            yield f"nobody has to do with it that {sorted(case.transfer_ids)} are {case.kind}"
+    for row in rows:
+        if row["status"] == "open" and row["kind"] in DERIVED and row["kind"] not in wanted:
+            yield f"{row['id']} is open, but nothing is {row['kind']}"
 
 
 def _backwards(facts: Facts) -> Facts:
