@@ -15,14 +15,16 @@ if TYPE_CHECKING:
 
     from tallystick.db.sql import Connection
     from tallystick.services.context import Context
-    from tallystick.services.objects import Invoice, Payment, Transition
+    from tallystick.services.objects import ExceptionObject, Invoice, Payment, Refund, Transition
+
+SHOWN_MAX: Final = 200
 
 invoice: Final = App(name="invoice", help="Invoices.")
 
 
 @invoice.command(name="show")
 def show_invoice(invoice_id: str, *, json: JsonFlag = False) -> None:
-    """Show an invoice, of whichever merchant, with its history.
+    """Show an invoice, of whichever merchant, with its history, what needs a person, and its refunds.
 
     Parameters
     ----------
@@ -30,22 +32,28 @@ def show_invoice(invoice_id: str, *, json: JsonFlag = False) -> None:
         inv_…
     """
 
-    async def work(connection: Connection, ctx: Context) -> tuple[Any, Any]:
+    async def work(connection: Connection, ctx: Context) -> tuple[Any, ...]:
         from tallystick.core.errors import NotFound
         from tallystick.db.operators import merchant_of_invoice
-        from tallystick.services import invoices
+        from tallystick.services import exceptions, invoices, refunds
 
-        merchant_id = await merchant_of_invoice(connection, invoice_id)
-        if merchant_id is None:
+        owner = await merchant_of_invoice(connection, invoice_id)
+        if owner is None:
             raise NotFound("There is no such invoice.", object_id=invoice_id)
-        found = await invoices.get_invoice(connection, ctx, merchant_id, invoice_id)
-        return found, await invoices.list_transitions(connection, merchant_id, invoice_id)
+        found = await invoices.get_invoice(connection, ctx, owner, invoice_id)
+        history = await invoices.list_transitions(connection, owner, invoice_id)
+        about = exceptions.ExceptionFilter(invoice_id=invoice_id)
+        cases = await exceptions.list_exceptions(connection, ctx, owner, about, SHOWN_MAX, None)
+        of_it = refunds.RefundFilter(invoice_id=invoice_id)
+        given_back = await refunds.list_refunds(connection, ctx, owner, of_it, SHOWN_MAX, None)
+        return found, history, cases.data, given_back.data
 
-    found, history = transact(work)
+    found, history, cases, refunds = transact(work)
     if json:
-        print_json({**msgspec.to_builtins(found), "transitions": msgspec.to_builtins(history)})
+        more = {"transitions": history, "exceptions": cases, "refunds": refunds}
+        print_json({**msgspec.to_builtins(found), **msgspec.to_builtins(more)})
         return
-    _show(found, history)
+    _show(found, history, cases, refunds)
 
 
 def trace(tx_hash: str, *, json: JsonFlag = False) -> None:
@@ -87,7 +95,9 @@ def trace(tx_hash: str, *, json: JsonFlag = False) -> None:
             out.print(f"  {entry.kind} {entry.id}: {lines}", markup=False)
 
 
-def _show(found: Invoice, history: list[Transition]) -> None:
+def _show(
+    found: Invoice, history: list[Transition], cases: list[ExceptionObject], refunds: list[Refund]
+) -> None:
     """Lines rather than tables: hashes and addresses stay whole, to be copied, however narrow the terminal is."""
     out = console()
     out.print(f"{found.id}  {found.status}  {found.amount} {found.currency}", style="bold", markup=False)
@@ -105,6 +115,8 @@ def _show(found: Invoice, history: list[Transition]) -> None:
             *([f"  address {option.address}"] if option.address else []),
         ]
     lines += ["", *map(_payment, found.payments)] if found.payments else []
+    lines += ["", *map(case_line, cases)] if cases else []
+    lines += ["", *map(_refund, refunds)] if refunds else []
     out.print("\n".join(lines), markup=False)
     out.print()
     for step in history:
@@ -112,6 +124,23 @@ def _show(found: Invoice, history: list[Transition]) -> None:
             f"{step.sequence:>3}  {_time(step.at)}  {step.to}  ({step.reason}, {step.actor.type})",
             markup=False,
         )
+
+
+def case_line(case: ExceptionObject) -> str:
+    """A case in a line or two: what is the matter, who has it, and what to do or what was decided."""
+    what = f"exception {case.id}, {case.kind}, {case.status}: {case.meaning}"
+    if case.resolution is None:
+        return f"{what}\n  {case.owner}: {case.next_action.text} ({', '.join(case.actions)})"
+    action = case.resolution["action"] or "closed by itself"
+    return f"{what}\n  {action}: {case.resolution['note']}"
+
+
+def _refund(refund: Refund) -> str:
+    where = f"to {refund.address}" if refund.address is not None else "to an address still to be given"
+    return (
+        f"refund {refund.id}, {refund.status}: {refund.amount_sent} {refund.asset} on {refund.network} {where}\n"
+        f"  {refund.next_action.owner}: {refund.next_action.text}"
+    )
 
 
 def _payment(payment: Payment) -> str:

@@ -43,6 +43,33 @@ async def merchants_of_transaction(connection: Connection, tx_hash: str) -> list
     return [row["merchant_id"] for row in rows]
 
 
+async def merchant_of_exception(connection: Connection, exception_id: str) -> str | None:
+    """Whose exception this is, or None."""
+    found = await SQL.merchant_of_exception.value(connection, id=exception_id)
+    return None if found is None else str(found)
+
+
+async def exception_ids(
+    connection: Connection,
+    *,
+    merchant_id: str | None,
+    status: str | None,
+    kind: str | None,
+    invoice_id: str | None,
+    row_count: int,
+) -> list[str]:
+    """Exceptions of every merchant (None) or of one, oldest first."""
+    rows = await SQL.exception_ids.all(
+        connection,
+        merchant_id=merchant_id,
+        status=status,
+        kind=kind,
+        invoice_id=invoice_id,
+        row_count=row_count,
+    )
+    return [row["id"] for row in rows]
+
+
 async def database_state(connection: Connection) -> DatabaseState:
     """For doctor."""
     row = await SQL.database_state.one(connection)

@@ -11,6 +11,20 @@ UNION
 SELECT r.merchant_id FROM refund_transfers AS t JOIN refunds AS r ON r.id = t.refund_id WHERE t.tx_hash = :tx_hash
 ORDER BY merchant_id;
 
+-- name: merchant_of_exception$
+-- Whose exception this is.
+SELECT merchant_id FROM exceptions WHERE id = :id;
+
+-- name: exception_ids
+-- Exceptions of every merchant or of one, oldest first: who waits longest comes first.
+SELECT x.id FROM exceptions AS x
+WHERE (:merchant_id::text IS NULL OR x.merchant_id = :merchant_id)
+  AND (:status::text IS NULL OR x.status = :status)
+  AND (:kind::text IS NULL OR x.kind = :kind)
+  AND (:invoice_id::text IS NULL OR x.invoice_id = :invoice_id)
+ORDER BY x.id
+LIMIT :row_count;
+
 -- name: database_state^
 -- For doctor: the server's version, its clock, and whether our tables are there.
 SELECT current_setting('server_version') AS version, clock_timestamp() AS clock,
