@@ -12,9 +12,12 @@ from aiohttp import web
 
 from tallystick.chains.evm.pending import TRANSACTIONS_MAX, PendingBlock, read_mempool, snapshot_of
 from tallystick.chains.evm.rpc import RpcClient, RpcLimits, new_session
+from tallystick.chains.evm.source import EvmOptions, EvmSource
 from tallystick.chains.source import MEMPOOL_ASKED_MAX
 from tallystick.core.chain import BlockRef, Channel, MempoolSnapshot
 from tallystick.core.errors import SourceError, SourceIncomplete, SourceUnavailable
+from tests.support.evm import Chain
+from tests.support.lying_proxy import Fault, LyingProxy
 
 HEAD = BlockRef("0x" + "aa" * 32, 7)
 SENDER, SHOP, TOKEN = "0x" + "11" * 20, "0x" + "22" * 20, "0x" + "33" * 20
@@ -255,3 +258,33 @@ async def test_a_slow_mempool_ends(node: tuple[Node, RpcClient], monkeypatch: py
     assert made_up.asked == []
     with pytest.raises(SourceUnavailable, match="in time"):
         await read_mempool(client, [])
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize("fault", Fault)
+async def test_whatever_a_node_answers_ends_in_a_snapshot_or_an_error_of_the_tree(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    """No answer gets past the follower's guard, none takes longer than a look may, and none makes a node look bad."""
+    monkeypatch.setattr("tallystick.chains.evm.pending.MEMPOOL_SECONDS_MAX", 0.5)
+    limits = RpcLimits(response_bytes_max=1 << 20, total_timeout_seconds=5.0, attempts_max=1)
+    await chain.mine(11)  # one of the faults answers with a block of ten blocks ago
+    sent = await chain.send_native(SHOP, 5)
+    async with LyingProxy(chain.url) as proxy:
+        source = EvmSource(EvmOptions("local", chain.chain_id, (proxy.url,), limits=limits))
+        head = await source.head()
+        honest = await source.mempool([sent.tx_hash])
+        assert honest.transfers
+        assert honest.present == {sent.tx_hash}
+        proxy.lie(fault)
+        try:
+            shown = await source.mempool([sent.tx_hash])
+        except SourceError:
+            pass
+        else:
+            assert not shown.missing
+            assert not shown.transfers or shown.transfers == honest.transfers
+        proxy.lie(None)
+        assert all(node.ok for node in source.nodes())
+        assert (await source.head(), await source.mempool([sent.tx_hash])) == (head, honest)
+        await source.close()
