@@ -396,6 +396,15 @@ def test_names_are_unique_and_problems_are_told_together() -> None:
     ]
 
 
+def test_rules_name_at_most_ten_currencies() -> None:
+    codes = ["EUR", "USD", "JPY", "GBP", "CHF", "CZK", "DKK", "SEK", "NOK", "PLN", "HUF"]
+    many = [rule(code, amount_lt="5", amount_currency=code) for code in codes]
+    validate([*many[:10], replace(many[0], name="again")], NETWORKS)
+    with pytest.raises(InvalidInput) as refused:
+        validate(many, NETWORKS)
+    assert [problem.pointer for problem in refused.value.problems] == ["/rules/10/match/amount_currency"]
+
+
 def test_there_are_at_most_a_hundred_rules_and_twenty_problems() -> None:
     many = [rule(f"rule {number}", 0) for number in range(100)]
     with pytest.raises(InvalidInput) as refused:

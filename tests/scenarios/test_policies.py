@@ -298,7 +298,7 @@ async def test_a_raise_in_batches_on_one_of_two_networks(
 
 async def test_no_invoice_made_meanwhile_escapes_a_raise(stand: Stand) -> None:
     """Both orders, with the first transaction still open when the second begins. Planted bug seen to fail:
-    `hold_networks` left out, and the invoice made meanwhile keeps its three confirmations."""
+    `keep_raises_away` left out, and the invoice made meanwhile keeps its three confirmations."""
     database = stand.ctx.database
 
     async def waits(task: asyncio.Task[Any]) -> bool:

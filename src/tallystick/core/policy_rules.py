@@ -24,6 +24,7 @@ NOTE_LENGTH_MAX: Final = 500
 CONFIRMATIONS_MAX: Final = 10_000
 UNDER_BPS_MAX: Final = 9_999
 OVER_BPS_MAX: Final = 100_000
+CURRENCIES_MAX: Final = 10
 PROBLEMS_MAX: Final = 20
 
 NETWORK_DEFAULT: Final = "network default"
@@ -100,6 +101,7 @@ def validate(rules: Sequence[Rule], networks: Mapping[str, Network]) -> None:
         raise InvalidInput.at("/rules", f"has {len(rules)} rules; at most {RULES_MAX} are possible")
     problems: list[FieldProblem] = []
     seen: dict[str, int] = {}
+    currencies: set[str] = set()
     for position, rule in enumerate(rules):
         place = f"/rules/{position}"
 
@@ -110,6 +112,13 @@ def validate(rules: Sequence[Rule], networks: Mapping[str, Network]) -> None:
         _check_conditions(rule.conditions, networks, add)
         _check_requirement(rule, networks, add)
         _check_tolerance(rule.tolerance, add)
+        if rule.conditions.amount_currency is not None:
+            currencies.add(rule.conditions.amount_currency)
+            if len(currencies) > CURRENCIES_MAX:
+                add(
+                    "/match/amount_currency",
+                    f"is one more than the {CURRENCIES_MAX} currencies that rules may name",
+                )
     if problems:
         raise InvalidInput("The rules cannot be used as written.", problems=tuple(problems[:PROBLEMS_MAX]))
 

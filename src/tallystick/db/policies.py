@@ -1,7 +1,7 @@
 """Rows of confirmation policies and of the operator's raises.
 
-For: `services.policies` and `services.congestion`. Holds true: a version is written once and never changed; what holds
-for a new invoice is read under a lock that keeps raises of its networks away until the invoice is written.
+For: `services.policies` and `services.congestion`. Holds true: a version is written once and never changed; what
+operators require is read under a lock that keeps raises away until the new invoice is written.
 Must not: choose a rule.
 """
 
@@ -16,6 +16,8 @@ from tallystick.core.policy import Floor
 from tallystick.db.sql import Connection, Record, load
 
 SQL: Final = load("policies")
+
+_RAISES_SPACE: Final = 0x7A12  # first half of the advisory lock's key; followers have another
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +69,17 @@ async def add_version(
     return added == 1
 
 
-async def hold_networks(connection: Connection, names: Sequence[str]) -> None:
-    """Keep raises of these networks away until the transaction ends. Taken in the order of the names."""
-    await SQL.hold_networks.all(connection, names=sorted(set(names)))
+async def keep_raises_away(connection: Connection) -> None:
+    """From here to the end of the transaction no operator's raise begins; one under way is waited for.
+
+    What `standing_raises` answers afterwards holds until then. Take it late: a raise waits for whoever holds it.
+    """
+    await SQL.keep_raises_away.all(connection, space=_RAISES_SPACE)
+
+
+async def begin_raise(connection: Connection) -> None:
+    """From here to the end of the transaction nobody else makes an invoice, raises or lifts."""
+    await SQL.begin_raise.all(connection, space=_RAISES_SPACE)
 
 
 async def standing_raises(connection: Connection, names: Sequence[str]) -> dict[str, Floor]:

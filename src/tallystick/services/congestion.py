@@ -2,8 +2,8 @@
 
 For: the command line. Holds true: a raise is recorded with its reason and with how many options it changed; it never
 lowers a requirement and never takes back a payment that is confirmed. The raise and all that it changes are one
-transaction; no invoice made meanwhile escapes it, because making one holds its networks' rows as well
-(`db.policies.hold_networks`). While it stands, it is a floor for new invoices (`services.policies`).
+transaction; no invoice made meanwhile escapes it, because making one keeps raises away
+(`db.policies.keep_raises_away`). While it stands, it is a floor for new invoices (`services.policies`).
 Must not: touch a requirement that the network's own word decides (safe, finalized), or write a status.
 """
 
@@ -18,7 +18,7 @@ from tallystick.core.invoice import Status
 from tallystick.core.policy import Floor, raise_words
 from tallystick.core.policy_rules import CONFIRMATIONS_MAX, NOTE_LENGTH_MAX
 from tallystick.db.networks import share_networks
-from tallystick.db.policies import SQL
+from tallystick.db.policies import SQL, begin_raise
 from tallystick.db.sql import Connection
 from tallystick.services.assessing import Cause, CauseKind, assess_invoices
 from tallystick.services.context import Actor, Context
@@ -115,16 +115,15 @@ def _check(confirmations: int, note: str) -> None:
 
 
 async def _lock(connection: Connection, name: str) -> None:
-    """Lock all networks in the order of their names: the raised one alone, the others as every judge of invoices does.
+    """Wait until nobody makes an invoice, then keep every network from moving, as whoever judges invoices does.
 
-    An invoice may have options on several networks, and those that are confirming are judged anew.
+    All networks: an invoice may have options on several, and those that are confirming are judged anew.
     """
+    await begin_raise(connection)
     names = [row["name"] for row in await SQL.network_names.all(connection)]
     if name not in names:
         raise NotFound("There is no such network.", object_id=name)
-    await share_networks(connection, [other for other in names if other < name])
-    await SQL.lock_network_to_raise.one(connection, name=name)
-    await share_networks(connection, [other for other in names if other > name])
+    await share_networks(connection, names)
 
 
 async def _raise_options(

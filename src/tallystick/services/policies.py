@@ -206,15 +206,14 @@ async def preview(connection: Connection, ctx: Context, merchant_id: str, asked:
 async def choose_for(connection: Connection, ctx: Context, merchant_id: str, wanted: Wanted) -> list[Applied]:
     """What the merchant's rules in force, and the operators' raises, ask of each way to pay, in their order.
 
-    Until the transaction ends no network of theirs can be raised, so what is stored by it is what holds.
+    Until the transaction ends nothing can be raised, so what is stored by it is what holds.
     Raises InvalidInput at /confirmation_policy, Conflict where a network cannot do what the rule asks.
     """
-    names = [network.name for network, _ in wanted.ways]
-    await store.hold_networks(connection, names)
     policy = _policy(await store.read_policy(connection, merchant_id))
-    floors = await store.standing_raises(connection, names)
     _check_asked_for(policy, wanted)
     rates = await _rates(ctx, policy, wanted)
+    await store.keep_raises_away(connection)  # after the rates: an exchange may take its time
+    floors = await store.standing_raises(connection, [network.name for network, _ in wanted.ways])
     found = []
     for network, asset in wanted.ways:
         subject = Subject(
@@ -256,8 +255,16 @@ def _check_asked_for(policy: core.Policy, wanted: Wanted) -> None:
 async def _rates(ctx: Context, policy: core.Policy, wanted: Wanted) -> dict[str, Fraction]:
     """Units of other currencies for one of the price's own, as far as the rules need them and they are known."""
     currency = wanted.price.currency
+    rules = tuple(
+        rule
+        for rule in policy.rules
+        if rule.conditions.product_type in (None, wanted.product_type)
+        and any(
+            core.fits_place(rule.conditions, network.name, asset.symbol) for network, asset in wanted.ways
+        )
+    )
     found: dict[str, Fraction] = {}
-    for other in currencies_needed(policy, currency):
+    for other in currencies_needed(core.Policy(policy.version, rules), currency):
         pegged = any(
             asset.symbol == currency and network.pegs.get(asset.key) == other
             for network, asset in wanted.ways

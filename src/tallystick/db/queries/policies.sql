@@ -18,20 +18,20 @@ INSERT INTO confirmation_policies (merchant_id, version, rules, actor_type, acto
 VALUES (:merchant_id, :version, :rules, :actor_type, :actor_id, :at)
 ON CONFLICT DO NOTHING;
 
--- name: hold_networks
--- Keep raises of these networks away until the transaction ends, and wait for one that is under way. Followers are not
--- kept from anything. The lock is the one that inserting the options takes anyway, only earlier.
-SELECT name FROM networks WHERE name = ANY(:names::text[]) ORDER BY name FOR KEY SHARE;
+-- name: keep_raises_away
+-- No operator's raise until the transaction ends; waits for one that is under way. Fair: whoever wants to raise is let in
+-- before those who come later, which a lock on the network's row would not promise.
+SELECT pg_advisory_xact_lock_shared(:space::int, 0);
+
+-- name: begin_raise
+-- One raise at a time, and no new invoice until the transaction ends; waits for those that are being made.
+SELECT pg_advisory_xact_lock(:space::int, 0);
 
 -- name: standing_raises
 -- What operators require at present, by network.
 SELECT network, confirmations, note FROM requirement_raises
 WHERE lifted_at IS NULL AND network = ANY(:names::text[])
 ORDER BY network;
-
--- name: lock_network_to_raise^
--- One network's row, alone: nobody makes an invoice on it and no follower moves it meanwhile.
-SELECT name FROM networks WHERE name = :name FOR UPDATE;
 
 -- name: network_names
 -- Every network with a row, by name.
