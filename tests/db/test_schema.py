@@ -109,6 +109,8 @@ EXCEPTIONS = {
     # A person attached them to another invoice. Nothing that was observed changes; the address, which stays the old
     # invoice's, and the decisions of both invoices say where they came.
     ("move_transfers", "transfers"),
+    # What was only sighted, by our clock, gets the time of its first block where that is earlier.
+    ("insert_transfers", "transfers"),
 }
 AGGREGATES = sorted(
     path.name.removesuffix(".sql")
@@ -228,6 +230,14 @@ def test_of_a_block_only_its_place_in_the_best_chain_changes(name: str) -> None:
     sql = next(statement.sql for statement in STATEMENTS if statement.name == name)
     (assignment,) = re.findall(r"\bSET\s+(.*?)(?:\bWHERE\b|$)", sql, re.DOTALL)
     assert re.fullmatch(r"in_best_chain = (true|false);?\s*", assignment)
+
+
+def test_of_a_sighted_transfer_only_the_first_evidence_moves_and_only_back() -> None:
+    sql = next(statement.sql for statement in STATEMENTS if statement.name == "insert_transfers")
+    update = re.search(r"\bDO UPDATE SET (.*?)\s*WHERE (.*?)\s*AND NOT EXISTS \(SELECT 1 FROM anchors", sql, re.DOTALL)
+    assert update is not None
+    assert update[1] == "first_evidence_at = EXCLUDED.first_evidence_at"
+    assert update[2] == "transfers.first_evidence_at > EXCLUDED.first_evidence_at"
 
 
 @pytest.mark.parametrize(
