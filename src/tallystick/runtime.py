@@ -250,6 +250,7 @@ def build_source(network: NetworkConfig) -> EvmSource:
             genesis_hash=network.genesis_hash,
             finality_tags=network.finality_tags,
             blooms=network.blooms,
+            traces=network.traces,
             limits=RpcLimits(total_timeout_seconds=float(network.request_timeout_seconds)),
         )
     )
@@ -304,6 +305,8 @@ async def serve(
             opening = asyncio.create_task(rates.open(), name="open-rates")
             stack.push_async_callback(_end, opening)
         loops = _loops(stack, context, parts, followed, on_progress)
+        if Part.JOBS in parts:
+            loops += _job_loops(stack, context, config)
         supervisor = Supervisor(loops, stop_seconds_max=config.server.stop_seconds_max)
         async with _supervised(supervisor, stop):
             if address is None:
@@ -343,18 +346,31 @@ def _loops(
         from tallystick.workers.deliver import Deliverer
 
         loops.append(Loop("deliver", Deliverer(context).run))
-    if Part.JOBS in parts:
-        from tallystick.workers.expire import Expirer
-        from tallystick.workers.requote import Requoter
-        from tallystick.workers.tidy import Tidier
-
-        loops.append(Loop("expire", Expirer(context).run))
-        loops.append(Loop("requote", Requoter(context).run))
-        loops.append(Loop("tidy", Tidier(context).run))
     if Part.API in parts:
         # A deliverer counts what waits; where it runs in another process, the one that shows metrics does.
         counts = Part.DELIVER not in parts
         loops.append(Loop("metrics", lambda stop: _refresh_metrics(context, stop, deliveries=counts)))
+    return loops
+
+
+def _job_loops(stack: AsyncExitStack, context: Context, config: Config) -> list[Loop]:
+    """The timed jobs. Balances are looked at through nodes of their own: a follower's is for one follower."""
+    from tallystick.workers.balances import BalanceChecker
+    from tallystick.workers.expire import Expirer
+    from tallystick.workers.refunds import RefundWatch
+    from tallystick.workers.requote import Requoter
+    from tallystick.workers.tidy import Tidier
+
+    checkers: dict[str, BalanceChecker] = {}
+    for name, network in config.networks.items():
+        source = build_source(network)
+        stack.push_async_callback(source.close)
+        checkers[name] = BalanceChecker(context, network.network, source)
+    loops = [Loop(f"balances {name}", checker.run) for name, checker in checkers.items()]
+    loops.append(Loop("expire", Expirer(context, checkers).run))
+    loops.append(Loop("requote", Requoter(context).run))
+    loops.append(Loop("refunds", RefundWatch(context).run))
+    loops.append(Loop("tidy", Tidier(context).run))
     return loops
 
 
@@ -400,7 +416,8 @@ async def _refresh_metrics(context: Context, stop: asyncio.Event, *, deliveries:
 def _load_application() -> None:
     """Import the application while the database starts: each takes most of a second."""
     import tallystick.api.app
-    import tallystick.web.checkout  # noqa: F401
+    import tallystick.web.checkout
+    import tallystick.web.claims  # noqa: F401
 
 
 async def _serve_http(
@@ -412,13 +429,16 @@ async def _serve_http(
 ) -> None:
     from tallystick import server
     from tallystick.api.app import create_app
+    from tallystick.api.limits import MinuteCounter
     from tallystick.web.checkout import checkout_routes
+    from tallystick.web.claims import CLAIMS_PER_MINUTE, claim_routes
     from tallystick.web.stream import InvoiceHub
 
     hub = InvoiceHub(context)
+    claims = claim_routes(context, MinuteCounter(CLAIMS_PER_MINUTE).count)
     async with hub.running():
         await server.serve(
-            create_app(context, routes=[checkout_routes(context, hub)]),
+            create_app(context, routes=[checkout_routes(context, hub), claims]),
             address,
             stop,
             trusted_proxies=config.server.trusted_proxies,

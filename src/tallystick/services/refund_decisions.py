@@ -177,7 +177,7 @@ async def new_claim_link(
 ) -> objects.Refund:
     """Make a new link to the claim page; the one before stops working. Raises NotFound, Conflict."""
     _, refund = await lock_refund(connection, ctx, merchant_id, refund_id)
-    if refund.address is not None or refund.status not in (_R.REQUESTED, _R.APPROVED, _R.NEEDS_ATTENTION):
+    if refund.address is not None or refund.status not in (_R.REQUESTED, _R.APPROVED):
         raise Conflict("This refund needs no address.", object_id=refund_id)
     changed, claim_url = issue_claim(ctx, refund)
     written = await amend(

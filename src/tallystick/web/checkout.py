@@ -77,7 +77,7 @@ class Site:
     def __init__(self, ctx: Context, hub: InvoiceHub) -> None:
         self.ctx = ctx
         self.hub = hub
-        self.origin = _origin(ctx.public_url)
+        self.origin = origin_of(ctx.public_url)
         environment = Environment(
             loader=PackageLoader("tallystick.web"),
             autoescape=True,
@@ -288,9 +288,10 @@ def is_same_site(request: Request[Any, Any, Any], origin: str) -> bool:
     sender = request.headers.get("origin")
     if sender is None:
         return True
-    return sender in (origin, _origin(str(request.base_url)))
+    return sender in (origin, origin_of(str(request.base_url)))
 
 
-def _origin(url: str) -> str:
+def origin_of(url: str) -> str:
+    """Scheme, host and port of a URL (RFC 6454)."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
