@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from tallystick.config_reader import Table, environment_form
@@ -20,6 +20,8 @@ from tallystick.core.money import DECIMALS_MAX, Asset
 from tallystick.core.network import Network
 
 URL_LENGTH_MAX: Final = 2048
+TraceMode: TypeAlias = Literal["auto", "trace_block", "debug", "off"]
+TRACE_MODES: Final[tuple[TraceMode, ...]] = ("auto", "trace_block", "debug", "off")
 NETWORKS_MAX: Final = 64
 TOKENS_MAX: Final = 256
 CONFIRMATIONS_DEFAULT: Final = 12
@@ -55,6 +57,7 @@ class NetworkConfig:
     genesis_hash: str | None = None
     finality_tags: bool = True
     blooms: bool = True
+    traces: TraceMode = "auto"
     mempool: bool = True
 
 
@@ -117,6 +120,7 @@ def _network(table: Table, name: str) -> NetworkConfig:
         genesis_hash=_genesis_hash(table),
         finality_tags=finality_tags,
         blooms=table.flag("blooms", default=True),
+        traces=_traces(table),
         mempool=table.flag("mempool", default=True),
     )
     if requirement.finality is not Finality.DEPTH and not found.finality_tags:
@@ -225,6 +229,11 @@ def _start_height(table: Table) -> Literal["head"] | int:
     except ConfigurationError:
         pass  # no text, so it must be a number
     return table.integer("start_height", None, at_least=0, at_most=HEIGHT_MAX)
+
+
+def _traces(table: Table) -> TraceMode:
+    text = table.choice("traces", "auto", TRACE_MODES)
+    return next(mode for mode in TRACE_MODES if mode == text)
 
 
 def _genesis_hash(table: Table) -> str | None:

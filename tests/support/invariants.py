@@ -102,9 +102,9 @@ _EMPTY: dict[str, str] = {
         SELECT n.transfer_id AS object_id
         FROM anchors AS n JOIN blocks AS b ON b.network = n.network AND b.hash = n.block_hash AND b.in_best_chain
         GROUP BY n.transfer_id HAVING count(*) > 1""",
-    "a transfer of a known asset has no payment, or one of an unknown token has": """
+    "a transfer of a known asset has no payment, or one of an unknown token or among our own addresses has": """
         SELECT t.id AS object_id FROM transfers AS t LEFT JOIN payments AS p ON p.transfer_id = t.id
-        WHERE (p.id IS NULL) <> (t.asset_symbol IS NULL)""",
+        WHERE (p.id IS NULL) <> (t.asset_symbol IS NULL OR t.internal)""",
     "the best chain has two blocks at one height": """
         SELECT network AS object_id, height FROM blocks WHERE in_best_chain GROUP BY network, height
         HAVING count(*) > 1""",
@@ -255,7 +255,7 @@ def _differences(
     for transfer in invoice.transfers:
         verdict, payment = verdicts[transfer.fact.id], transfer.payment
         if payment is None:
-            if verdict.match is not Match.UNSUPPORTED_TOKEN:
+            if verdict.match is not Match.UNSUPPORTED_TOKEN and not transfer.fact.internal:
                 yield f"transfer {transfer.fact.id} is no payment"
         elif (payment.status, payment.match) != (verdict.status, verdict.match):
             yield f"payment {payment.id} is {payment.status}, but its facts say {verdict.status}"

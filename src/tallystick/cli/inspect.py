@@ -1,13 +1,14 @@
-"""Commands that only look: an invoice with its history, a transaction with what it paid."""
+"""Commands that look: at an invoice with its history, a transaction with what it paid, the balances of addresses."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from cyclopts import App
 
-from tallystick.cli.common import JsonFlag, console, print_json
+from tallystick.cli.common import JsonFlag, console, load_config, print_json, print_object
 from tallystick.cli.manage import transact
 
 if TYPE_CHECKING:
@@ -54,6 +55,73 @@ def show_invoice(invoice_id: str, *, json: JsonFlag = False) -> None:
         print_json({**msgspec.to_builtins(found), **msgspec.to_builtins(more)})
         return
     _show(found, history, cases, refunds)
+
+
+class CheckedAddress(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of looking at one address on one network. Amounts are whole coins, as decimal numbers."""
+
+    network: str
+    address: str
+    outcome: str
+    balance: str
+    unexplained: str
+    block_height: int
+    transactions_sent: int
+
+
+@invoice.command(name="check")
+def check_invoice(invoice_id: str, *, json: JsonFlag = False) -> None:
+    """Look now whether an invoice's addresses hold native coin that no transaction explains, on every network.
+
+    What is found becomes a payment that waits for a decision; nothing is credited by this.
+
+    Parameters
+    ----------
+    invoice_id
+        inv_…
+    """
+    from tallystick.core.errors import SourceError, StaleWrite, TallystickError
+    from tallystick.core.money import format_units
+    from tallystick.runtime import build_source, open_context, open_database, run
+    from tallystick.services.balances import check_invoices
+    from tallystick.services.context import Actor, ActorType
+
+    settings = load_config()
+
+    async def main(_stop: asyncio.Event) -> tuple[list[CheckedAddress], list[TallystickError]]:
+        checked: list[CheckedAddress] = []
+        problems: list[TallystickError] = []
+        async with open_database(settings) as database:
+            ctx = await open_context(settings, database)
+            for name, network in settings.networks.items():
+                source = build_source(network)
+                try:
+                    actor = Actor(ActorType.OPERATOR)
+                    looks = await check_invoices(ctx, {name: source}, [invoice_id], actor)
+                except (SourceError, StaleWrite) as problem:
+                    problems.append(problem)
+                    continue
+                finally:
+                    await source.close()
+                decimals = network.network.native.decimals
+                checked += [
+                    CheckedAddress(
+                        network=look.network,
+                        address=look.address,
+                        outcome=look.finding.outcome.value,
+                        balance=format_units(look.state.balance, decimals),
+                        unexplained=format_units(look.finding.amount, decimals),
+                        block_height=look.block.height,
+                        transactions_sent=look.state.nonce,
+                    )
+                    for look in looks
+                ]
+        return checked, problems
+
+    checked, problems = run(main)
+    print_object(checked, as_json=json)
+    if problems:
+        raise problems[0]
 
 
 def trace(tx_hash: str, *, json: JsonFlag = False) -> None:

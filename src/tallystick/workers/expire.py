@@ -8,6 +8,7 @@ decided here. Must not: compare a clock with a deadline by itself.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
@@ -20,6 +21,7 @@ from tallystick.db.networks import share_networks
 from tallystick.services.assessing import Cause, CauseKind, assess_invoices
 from tallystick.services.context import SYSTEM, Context
 from tallystick.services.intake import SQL
+from tallystick.workers.balances import BalanceChecker
 from tallystick.workers.waiting import wait_or_stop
 
 log = structlog.get_logger(__name__)
@@ -31,8 +33,9 @@ POLL_SECONDS: Final = 0.5
 class Expirer:
     """Judges invoices whose window has ended, until told to stop. Any number may run side by side."""
 
-    def __init__(self, ctx: Context) -> None:
+    def __init__(self, ctx: Context, checkers: Mapping[str, BalanceChecker] | None = None) -> None:
         self._ctx = ctx
+        self._checkers = checkers or {}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look for due invoices again and again."""
@@ -46,6 +49,8 @@ class Expirer:
     async def batch(self, network: str) -> int:
         """Judge up to BATCH_INVOICES due invoices that waited for `network`; answer how many.
 
+        Their balances are looked at before that, so that value sent by a contract does not come as a surprise after the
+        end. Where they cannot be read, these invoices wait for a while; those of other networks do not.
         An invoice that cannot be judged (a defect) is left as it is, shown in the log, and does not hold up the others.
         """
         now = self._ctx.now()
@@ -53,6 +58,9 @@ class Expirer:
             due = await SQL.due_by_time.all(connection, network=network, now=now, row_count=BATCH_INVOICES)
         ids = [row["invoice_id"] for row in due]
         if not ids:
+            return 0
+        checker = self._checkers.get(network)
+        if checker is not None and not await checker.before_end(ids):
             return 0
         try:
             await self._judge(ids, now)

@@ -86,6 +86,7 @@ class Follower:
         self._options = options or FollowerOptions()
         self._on_progress = on_progress
         self._checked_identity = False
+        self._untraced: str | None = None
         self._blocks_since_prune = 0
         self._mempool_rests_until = 0.0
 
@@ -350,9 +351,23 @@ class Follower:
                 transfers=result.transfers_matched,
                 invoices=result.invoices_assessed,
             )
+        self._note_traces(step)
         self._blocks_since_prune += len(step.blocks)
         if self._blocks_since_prune >= PRUNE_EVERY_BLOCKS:
             await self._prune(step.blocks[-1].header.height)
+
+    def _note_traces(self, step: Step) -> None:
+        """Say once when contract calls are not told any more, or are told again: balances are all there is then."""
+        for block in step.blocks:
+            if block.untraced != self._untraced:
+                self._untraced = block.untraced
+                log.warning(
+                    "network.traces",
+                    network=self._network.name,
+                    told=block.untraced is None,
+                    height=block.header.height,
+                    reason=block.untraced,
+                )
 
     async def _prune(self, height: int) -> None:
         """Forget blocks that no reorganisation can reach and no payment rests on."""
