@@ -234,7 +234,9 @@ def test_of_a_block_only_its_place_in_the_best_chain_changes(name: str) -> None:
 
 def test_of_a_sighted_transfer_only_the_first_evidence_moves_and_only_back() -> None:
     sql = next(statement.sql for statement in STATEMENTS if statement.name == "insert_transfers")
-    update = re.search(r"\bDO UPDATE SET (.*?)\s*WHERE (.*?)\s*AND NOT EXISTS \(SELECT 1 FROM anchors", sql, re.DOTALL)
+    update = re.search(
+        r"\bDO UPDATE SET (.*?)\s*WHERE (.*?)\s*AND NOT EXISTS \(SELECT 1 FROM anchors", sql, re.DOTALL
+    )
     assert update is not None
     assert update[1] == "first_evidence_at = EXCLUDED.first_evidence_at"
     assert update[2] == "transfers.first_evidence_at > EXCLUDED.first_evidence_at"
