@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from tallystick.core.chain import Channel
+from tallystick.core.chain import Channel, Finality
 from tallystick.core.ids import IdKind
 from tallystick.core.invoice import LatePayment, Status
 from tallystick.core.refund import RefundStatus
@@ -30,8 +30,7 @@ async def _active(
     shop: Shop, share: str | None = None, *, late: LatePayment | None = None, canceled: bool = False
 ) -> objects.Invoice:
     """An invoice with an address, withdrawn if asked, and with a part or all of the price sent to it."""
-    more = {} if late is None else {"late_payment": late}
-    invoice = await shop.activate(await shop.create(**more))
+    invoice = await shop.activate(await shop.create(late_payment=late or LatePayment.REVIEW))
     if canceled:
         await shop.cancel(invoice)
     if late is not None:
@@ -87,7 +86,7 @@ async def _at_sight(shop: Shop) -> objects.Invoice:
     rule = PolicyRule(
         name="small",
         match=RuleMatch(asset="ETH"),
-        require=RuleRequire(finality="depth", confirmations=12),
+        require=RuleRequire(finality=Finality.DEPTH, confirmations=12),
         zero_conf=True,
     )
     async with shop.database.transaction() as connection:

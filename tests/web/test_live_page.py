@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from datetime import timedelta
+from fractions import Fraction
 
 import pytest
 from playwright.async_api import Browser, Page, expect
 
+from tallystick.rates.source import StaticRates
+from tallystick.workers.requote import Requoter
 from tests.support.browser import DESKTOP, PHONE, SMALL_PHONE, visitor
 from tests.web.conftest import Checkout
 from tests.web.scenes import SCENES
@@ -209,8 +214,68 @@ async def test_first_view_is_light_and_asks_nobody_else(checkout: Checkout, brow
     async with visitor(browser) as visit:
         await open_live(visit.page, checkout.page(invoice))
         await visit.code_drawn()
-        assert await visit.finished_weight() < 50_000
+        assert await visit.finished_weight() < 30_000
         assert all(url.startswith(checkout.url) for url in visit.requests)
+
+
+async def test_a_hostile_reference_stays_text_where_it_is_to_be_copied(
+    checkout: Checkout, browser: Browser
+) -> None:
+    """Planted and seen to fail: the order id marked as safe in the template."""
+    order_id = "</dd><script>document.title='owned'</script>{{ 7 * 7 }}\u202egnp" + "W" * 90
+    async with visitor(browser, device=SMALL_PHONE) as visit:
+        invoice = await checkout.shop.create(order_id=order_id)
+        await checkout.shop.cancel(invoice)
+        await open_live(visit.page, checkout.page(invoice))
+        await visit.page.locator("[data-copy=reference]").click()
+        await expect(visit.page.locator("[data-copy=reference]")).to_have_text("Copied")
+        copied = await visit.page.evaluate("navigator.clipboard.readText()")
+        assert copied == f"{order_id} · {invoice.id}"
+        assert await visit.page.title() == "Canceled · Kiln & Clay Ceramics"
+        assert await visit.page.locator("main script").count() == 0
+        assert await visit.overflow_px() <= 0
+        await visit.picture("checkout/hostile", "reference", full=True)
+        assert visit.problems == []
+
+
+async def test_an_amount_counts_down_ends_and_comes_back(checkout: Checkout, browser: Browser) -> None:
+    """The real worker quotes anew; the page shows it without being asked, in the tab's own coin.
+
+    Planted and seen to fail: the page takes the other coin while one is being worked out anew.
+    """
+    shop = checkout.shop
+    merchant_id = await shop.merchant("Kiln & Clay Ceramics")
+    async with shop.database.transaction() as connection:
+        await connection.execute("UPDATE merchants SET quote_seconds = 90 WHERE id = $1", merchant_id)
+    # One is asked at the price itself, so that its amount never ends.
+    rates = {"ETH/USDC": Fraction(2500), "POL/USDC": Fraction(1)}
+    shop.ctx = replace(shop.ctx, rates=StaticRates(rates))
+    invoice = await shop.create(merchant_id=merchant_id, amount="49", currency="USDC")
+    invoice = await shop.activate(await shop.activate(invoice, 0), 1)
+    option = invoice.payment_options[1]
+    async with visitor(browser) as visit:
+        await open_live(visit.page, checkout.page(invoice, f"?option={option.id}"))
+        await expect(visit.page.locator("#amount")).to_have_text(option.amount_expected)
+        await expect(visit.page.locator("#amount-clock")).to_have_text(re.compile(r"1:[0-3]\d"))
+        await visit.picture("checkout/other", "amount-holds", full=True)
+        shop.now += timedelta(seconds=91)
+        notice = visit.page.locator("[data-if=stale]")
+        await expect(notice).to_contain_text("The amount in ETH is being worked out anew.")
+        await expect(visit.page.locator(".pay")).to_be_hidden()
+        await expect(visit.page.locator("h1")).to_have_text("Waiting for your payment")
+        assert await visit.page.locator(".others .way:visible").count() == 0  # folded away, not gone
+        await visit.picture("checkout/other", "requoting", full=True)
+        assert await visit.accessibility_problems() == []
+        today = StaticRates(rates | {"ETH/USDC": Fraction(2000)})
+        assert await Requoter(replace(shop.ctx, rates=today)).batch()
+        await expect(visit.page.locator("#amount")).to_have_text("0.0245")
+        await expect(notice).to_be_hidden()
+        await expect(visit.page.locator(".what")).to_have_text("ETH on Ethereum")
+        uri = await visit.page.get_attribute("a[data-href='option.uri']", "href")
+        assert uri is not None
+        assert uri.endswith("24500000000000000")
+        await visit.code_drawn()
+        assert visit.problems == []
 
 
 async def test_an_unknown_invoice_is_explained(checkout: Checkout, browser: Browser) -> None:

@@ -12,7 +12,19 @@ from tests.web.scenes import SCENES
 from tests.web.shop import Shop
 
 # A network that left the configuration cannot be taken from a shop that others use: `test_words` has it.
-INTERNAL = ("secret", "rfd_", "exc_", "wal_", "trf_", "pay_0", "0xfefe", "0x5e5e", "jo@customer", "margin", "policy")
+INTERNAL = (
+    "secret",
+    "rfd_",
+    "exc_",
+    "wal_",
+    "trf_",
+    "pay_0",
+    "0xfefe",
+    "0x5e5e",
+    "jo@customer",
+    "margin",
+    "policy",
+)
 NOT_BROUGHT_ABOUT = frozenset({Situation.NOT_WATCHED})
 
 

@@ -78,7 +78,6 @@ LABELS: Final = MappingProxyType(
         "after_time": "After that, please do not pay: ask the shop for a new request.",
         "pay_with": "Pay with {asset} on {network}",
         "other_way": "Pay another way",
-        "token_contract": "Token contract",
         "amount_holds": "this amount holds. Then a new one appears here; a payment seen before counts at this one.",
         "amounts_hold": "these amounts hold. Then new ones appear here.",
         "your_payments": "Your payments",

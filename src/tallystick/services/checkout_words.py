@@ -343,6 +343,6 @@ CROSS_SITE: Final = Words(
 UNAVAILABLE: Final = Words(
     Phase.PROBLEM,
     "This page is unavailable for a moment",
-    "Something is wrong on our side. A payment that you sent is not affected.",
+    "Something does not work on our side. A payment that you sent is not affected.",
     "This page tries again by itself in a few seconds.",
 )
