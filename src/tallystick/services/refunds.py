@@ -33,6 +33,7 @@ from tallystick.db.refunds import StoredRefund
 from tallystick.db.sql import Connection
 from tallystick.rates.source import Rate
 from tallystick.services import objects
+from tallystick.services.assessing import Cause, CauseKind, assess_invoices
 from tallystick.services.cases import close_case
 from tallystick.services.context import Actor, Context
 from tallystick.services.paging import Page, page_of
@@ -122,7 +123,12 @@ async def create_refund(
 ) -> objects.Refund:
     """`request_refund`, and where it comes from an exception, that is resolved by it. Raises Conflict, where it was."""
     if new.exception_id is None:
-        return await request_refund(connection, ctx, merchant_id, actor, new)
+        asked = await request_refund(connection, ctx, merchant_id, actor, new)
+        # What it gives back in full is answered by it: its case closes.
+        evidence = {"type": "refund", "refund_id": asked.id}
+        cause = Cause(CauseKind.DECISION, actor, (evidence,))
+        await assess_invoices(connection, ctx, [asked.invoice_id], cause)
+        return asked
     invoice_id, _ = await _scope_of(connection, merchant_id, new)
     await lock_ground(connection, ctx, invoice_id)
     made: list[objects.Refund] = []
