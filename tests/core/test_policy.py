@@ -115,7 +115,10 @@ def test_the_explanation_says_which_rule_why_and_what_it_requires() -> None:
             {"finality": Finality.FINALIZED, "confirmations": None},
             "once the network has finalized its block.",
         ),
-        ({"zero_conf": True}, "as soon as the network shows it, before any block holds it."),
+        (
+            {"zero_conf": True},
+            "at first sight, coins before any block holds them, tokens in their first block.",
+        ),
     ],
 )
 def test_every_requirement_has_words(changes: dict[str, Any], words: str) -> None:

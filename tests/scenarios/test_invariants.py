@@ -43,6 +43,7 @@ _BREAKS: dict[str, str] = {
     "credits other than what is confirmed": "UPDATE invoices SET amount_paid = 2499 WHERE status = 'paid'",
     "stored as paid": "UPDATE invoices SET amount_paid = 1 WHERE status = 'awaiting_payment'",
     "waits for": "DELETE FROM wakeups",
+    "names a rule that its version does not have": "UPDATE payment_options SET policy_name = 'small', policy_version = 1",
     "belongs to another invoice than its transfer": """UPDATE payments
         SET invoice_id = (SELECT id FROM invoices WHERE status = 'awaiting_payment')""",
     "about a transfer of another invoice": f"""{_CASE}, (SELECT id FROM invoices WHERE status = 'awaiting_payment'),

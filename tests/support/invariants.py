@@ -149,6 +149,11 @@ _EMPTY: dict[str, str] = {
             JOIN payment_options AS o ON o.id = p.option_id
             WHERE p.invoice_id = i.id AND p.status = 'confirmed' AND p.match = 'matched')
           AND NOT EXISTS (SELECT 1 FROM decisions AS d WHERE d.invoice_id = i.id AND d.kind IN ('accept', 'credit'))""",
+    "an option names a rule that its version does not have": """
+        SELECT o.id AS object_id, o.policy_name, o.policy_version FROM payment_options AS o
+        WHERE o.policy_name <> 'network default' AND NOT EXISTS (
+            SELECT 1 FROM confirmation_policies AS c, jsonb_array_elements(c.rules) AS r
+            WHERE c.merchant_id = o.merchant_id AND c.version = o.policy_version AND r ->> 'name' = o.policy_name)""",
     "a closed invoice offers an option": """
         SELECT i.id AS object_id FROM invoices AS i JOIN payment_options AS o ON o.invoice_id = i.id
         WHERE i.status IN ('expired', 'underpaid', 'late_paid') AND o.status = 'quoted'""",

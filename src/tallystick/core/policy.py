@@ -245,7 +245,10 @@ def raise_words(floor: Floor) -> str:
 def requirement_words(requirement: Requirement) -> str:
     """A requirement as the rest of a sentence."""
     if requirement.zero_conf:
-        return "a payment counts as soon as the network shows it, before any block holds it"
+        # What a token's contract will do with a call is sure only once a block holds it.
+        return (
+            "a payment counts at first sight, coins before any block holds them, tokens in their first block"
+        )
     match requirement.finality:
         case Finality.DEPTH:
             count = requirement.confirmations

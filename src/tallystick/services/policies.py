@@ -66,7 +66,8 @@ class RuleTolerance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class PolicyRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One rule of a confirmation policy. With `zero_conf` a payment counts as soon as the network shows it."""
+    """One rule of a confirmation policy. With `zero_conf` a payment counts at first sight: coins before any block holds
+    them, tokens in their first block."""
 
     name: Annotated[str, Meta(min_length=1, max_length=core.NAME_LENGTH_MAX)]
     match: RuleMatch = RuleMatch()
