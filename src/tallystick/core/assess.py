@@ -62,7 +62,7 @@ from tallystick.core.invoice import (
     match_transfer,
 )
 from tallystick.core.money import AMOUNT_MAX
-from tallystick.core.refund import DECIDED, RefundStatus, RefundVerdict, judge_refund
+from tallystick.core.refund import DECIDED, RefundStatus, RefundVerdict, given_back, judge_refund
 from tallystick.core.shares import LIVE, NOTHING, Judged, Measure, Shares, Unit, Verdict, add_up, units_of
 
 
@@ -235,20 +235,18 @@ def _judge(terms: InvoiceTerms, fact: TransferFact, facts: Facts, received: froz
 def being_given_back(facts: Facts, refunds: tuple[RefundVerdict, ...]) -> frozenset[str]:
     """Transfers that no longer pay: returned, or on their way back by a refund that withdraws them."""
     status = {verdict.refund_id: verdict.status for verdict in refunds}
-    return frozenset[str]().union(
-        *(
-            refund.transfer_ids
-            for refund in facts.refunds
-            if status[refund.id] is RefundStatus.COMPLETED
-            or (refund.withdraws and status[refund.id] in DECIDED)
-        )
+    withdrawn = (
+        refund.transfer_ids for refund in facts.refunds if refund.withdraws and status[refund.id] in DECIDED
     )
+    return _given_back(facts, refunds).union(*withdrawn)
 
 
 def _given_back(facts: Facts, refunds: tuple[RefundVerdict, ...]) -> frozenset[str]:
-    """Transfers that were returned: the refund's own transfer is final."""
+    """Transfers that were returned: the refunds' own transfers are final, and bring all of it."""
+    if not facts.refunds:
+        return frozenset()
     done = {verdict.refund_id for verdict in refunds if verdict.status is RefundStatus.COMPLETED}
-    return frozenset[str]().union(*(refund.transfer_ids for refund in facts.refunds if refund.id in done))
+    return given_back(facts.refunds, done, {fact.id: fact.amount for fact in facts.transfers})
 
 
 def _status(case: _Case) -> tuple[Status, bool, bool]:

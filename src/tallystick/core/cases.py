@@ -259,7 +259,8 @@ def _late_matters(terms: InvoiceTerms, facts: Facts, judged: Assessment) -> bool
     """Whether late money is a matter for a person.
 
     Not while the window may still be open; not where the merchant accepts it and it suffices; not where it makes an
-    overpayment, which is the one case then; not where it will be given back by rule once it is confirmed.
+    overpayment, which is the one case then; not where it will be given back by rule once it is confirmed, unless
+    somebody refused that.
     """
     withdrawn = facts.decisions.withdrawn
     if not (judged.window_closed or withdrawn) or judged.too_much:
@@ -269,7 +270,8 @@ def _late_matters(terms: InvoiceTerms, facts: Facts, judged: Assessment) -> bool
     enough = judged.sufficient or judged.status in (Status.LATE_PAID, Status.CONFIRMING, Status.DETECTED)
     if terms.late_payment is LatePayment.ACCEPT:
         return not enough
-    return terms.late_payment is LatePayment.REVIEW or judged.status is not Status.LATE_PAID
+    refused = any(verdict.status not in PENDING | DECIDED for verdict in judged.refunds)
+    return terms.late_payment is LatePayment.REVIEW or judged.status is not Status.LATE_PAID or refused
 
 
 def decision_on(

@@ -8,6 +8,7 @@ Must not: know keys, or how a transfer is built.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -158,3 +159,29 @@ def judge_refund(fact: RefundFact, view: NetworkView | None) -> RefundVerdict:
     if fact.status in _ON_CHAIN:
         return RefundVerdict(fact.id, _R.BROADCAST, None, 0)
     return RefundVerdict(fact.id, fact.status, None, 0)
+
+
+def given_back(
+    refunds: Iterable[RefundFact], completed: Collection[str], amounts: Mapping[str, int]
+) -> frozenset[str]:
+    """Transfers that were returned in full, by refunds whose ids are `completed`. `amounts` are the transfers' own.
+
+    A refund may name transfers of which an earlier one returned a part; they are returned once both have arrived, so of
+    an asset such refunds count together.
+    """
+    found: set[str] = set()
+    together: dict[tuple[str, str], tuple[int, set[str]]] = {}
+    for refund in refunds:
+        if refund.id not in completed:
+            continue
+        named = refund.transfer_ids & amounts.keys()
+        if named and refund.amount >= sum(amounts[one] for one in named):
+            found |= named
+            continue
+        key = (refund.asset.network, refund.asset.key)
+        amount, before = together.get(key, (0, set()))
+        together[key] = (amount + refund.amount, before | named)
+    for amount, named_together in together.values():
+        if amount >= sum(amounts[one] for one in named_together):
+            found |= named_together
+    return frozenset(found)
