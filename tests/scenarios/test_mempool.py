@@ -7,6 +7,8 @@ clock stands still unless a test moves it, because what a node no longer knows i
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,12 +17,14 @@ from typing import Any
 import pytest
 
 from tallystick.core.chain import BlockRef, Finality, MempoolSnapshot, Requirement
-from tallystick.core.errors import SourceUnavailable
+from tallystick.core.errors import SourceError, SourceUnavailable
+from tallystick.demo.customer import Signed
 from tallystick.services import sightings
 from tallystick.services.invoices import record_fulfillment
 from tallystick.services.sightings import GONE_AFTER, UNANCHORED_PER_INVOICE_MAX, apply_sightings
 from tallystick.workers.follow import Follower
 from tests.support.evm import Chain, address_of, contract
+from tests.support.invariants import check_invariants
 from tests.support.stand import LOOPS, Clock, Stand, address_in, evm_network, open_stand, units
 
 WEI = units("0.01")  # what 25.00 USD asks
@@ -771,3 +775,64 @@ async def test_a_halted_network_takes_no_hints(shop: Stand, chain: Chain) -> Non
     )
     assert await apply(shop, snapshot) == sightings.SightingsResult()
     assert await shop.status(invoice) == "awaiting_payment"
+
+
+# -- anything, in any order
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_a_random_walk_ends_with_what_the_chain_holds(
+    shop: Stand, chain: Chain, clock: Clock, seed: int
+) -> None:
+    """Sent, outbid, dropped, mined, reorganised away, looked at or not, in any order: in the end the chain's own
+    balances say what each invoice got, nothing is left in `detected`, and everything stored is in order all the way.
+
+    Bugs planted: sightings not ended by their block; conflicts not looked for among what is sighted; missing ones never
+    taken back.
+    """
+    chance = random.Random(seed)
+    await chain.mine(4)
+    await shop.follow()
+    invoices = [await shop.create("25.00", expires_in_seconds=86_400) for _ in range(4)]
+    pool: list[Signed] = []
+    for _ in range(40):
+        match chance.choice(["send", "send", "outbid", "drop", "mine", "reorg", "wait", "look", "look"]):
+            case "send":
+                to = address_in(chance.choice(invoices))
+                pool.append(await chain.send_native(to, WEI // 2, sender=chance.randrange(3)))
+            case "outbid" if pool:
+                await outbid(chain, chance, pool, [*map(address_in, invoices), address_of(9)])
+            case "drop" if pool:
+                await chain.drop(chance.choice(pool).tx_hash)
+            case "mine":
+                await chain.mine()
+            case "reorg":
+                await chain.reorg(chance.randint(1, 3))
+            case "wait":
+                clock.advance(chance.randint(1, GONE_SECONDS))
+            case "look":
+                await shop.follow()
+                await check_invariants(shop.ctx)
+    await shop.follow()
+    for one in pool:
+        await chain.drop(one.tx_hash)
+    for _ in range(3):
+        clock.advance(GONE_SECONDS)
+        await chain.mine()
+        await shop.follow()
+    for invoice in invoices:
+        seen = await shop.get(invoice)
+        held = int(await chain.rpc("eth_getBalance", address_in(invoice), "latest"), 16)
+        assert sum(units(one.amount) for one in seen.payments if one.status == "confirmed") == held
+        assert seen.status in ("awaiting_payment", "partially_paid", "paid", "overpaid")
+        assert not {one.status for one in seen.payments} & {"detected", "confirming"}
+
+
+async def outbid(chain: Chain, chance: random.Random, pool: list[Signed], targets: list[str]) -> None:
+    """Put another transaction in the place of one that may still be outside any block."""
+    old = chance.choice(pool)
+    sender = next(number for number in range(3) if address_of(number) == old.sender.lower())
+    other = await chain.replacement(old, to=chance.choice(targets), value=WEI // 2, sender=sender)
+    with contextlib.suppress(SourceError):  # mined already, or the fee does not beat the one before
+        await chain.submit(other)
+        pool.append(other)
