@@ -251,6 +251,56 @@ async def _paid_while_the_server_is_dead(customer: Customer, shop: Installation,
     return rest
 
 
+async def test_a_part_is_topped_up_or_it_is_told_what_was_missing(
+    shop: Installation, chain: Chain, browser: Browser
+) -> None:
+    """Two customers send a part. One sends the rest, to the same address by the new code; one lets the time run out.
+
+    Planted and seen to fail: the amounts that came left out of the words; the whole amount asked again after a part.
+    """
+    eth = [{"asset": "ETH", "network": "ethereum"}]
+    topped = await invoice_for(shop, accepted=eth)
+    short = await invoice_for(shop, accepted=eth, expires_in=25, order_id="</p><b>1043</b>")
+    async with visitor(browser, device=PHONE) as one, visitor(browser, device=DESKTOP) as other:
+        for visit, invoice in ((one, topped), (other, short)):
+            await visit.page.goto(f"{shop.url}/i/{invoice['id']}")
+            await visit.page.wait_for_selector("body[data-live]")
+        addresses = [await visit.page.inner_text("#address") for visit in (one, other)]
+        assert len(set(addresses)) == 2
+        for address in addresses:
+            await chain.send_native(address, int(Decimal("0.004").scaleb(18)))
+        await chain.mine(3)
+        for visit, address in zip((one, other), addresses, strict=True):
+            await expect(visit.page.locator("h1")).to_have_text("Part received, send the rest")
+            await expect(visit.page.locator(".received")).to_have_text("0.004 ETH of 0.01 ETH received")
+            await expect(visit.page.locator("#amount")).to_have_text("0.006")
+            await expect(visit.page.locator("#address")).to_have_text(address)
+            uri = await visit.page.get_attribute("a[data-href='option.uri']", "href")
+            assert uri is not None
+            assert uri.endswith("value=6000000000000000")
+        await chain.send_native(addresses[0], int(Decimal("0.006").scaleb(18)))
+        await chain.mine(3)
+        await expect(one.page.locator("h1")).to_have_text("Payment complete")
+        await expect(one.page.locator("#payments li")).to_have_count(2)
+
+        await expect(other.page.locator("h1")).to_have_text("The time to pay is over")
+        await expect(other.page.locator(".state")).to_contain_text("Please do not send more now.")
+        ends = int(datetime.fromisoformat(short["expires_at"]).timestamp())
+        await chain.set_next_time(ends + 2)
+        await chain.mine(3)
+        await expect(other.page.locator("h1")).to_have_text("Part received, contact us")
+        await expect(other.page.locator(".state")).to_contain_text("0.004 ETH came, 0.006 ETH was missing.")
+        await expect(other.page.locator(".pay")).to_be_hidden()
+        await expect(other.page.locator("#reference")).to_contain_text("</p><b>1043</b>")
+        await expect(other.page.locator("#reference")).to_contain_text(short["id"])
+        await other.picture("payment/desktop-light", "22-underpaid", full=True)
+        for visit in (one, other):
+            assert await visit.accessibility_problems() == []
+            assert visit.problems == []
+    assert (await shop.get(f"/v1/invoices/{topped['id']}"))["status"] == "paid"
+    assert (await shop.get(f"/v1/invoices/{short['id']}"))["status"] == "underpaid"
+
+
 async def test_nobody_pays_in_time(shop: Installation, chain: Chain, browser: Browser) -> None:
     """The time runs out on the page while it is open; then the chain is read past it, and the invoice is expired."""
     invoice = await invoice_for(shop, expires_in=10, accepted=[{"asset": "ETH", "network": "ethereum"}])
