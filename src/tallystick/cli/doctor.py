@@ -276,6 +276,7 @@ async def _ask_network(network: NetworkConfig, source: EvmSource, database: Data
     if database is not None:
         async with database.connection() as connection:
             checks += await _check_progress(connection, network, identity.genesis_hash, head.header.height)
+    checks += [_check_traces(network, node, way) for node, way in (await source.tracing()).items()]
     for token in network.network.tokens:
         info = await source.token_info(token.contract or "")
         level, text, remedy = OK, f"{token.decimals} decimals, as the contract says.", None
@@ -295,6 +296,21 @@ async def _ask_network(network: NetworkConfig, source: EvmSource, database: Data
             remedy = "Make sure that this is the token you mean."
         checks.append(Check(name=f"{name} {token.symbol}", level=level, text=text, remedy=remedy))
     return checks
+
+
+def _check_traces(network: NetworkConfig, node: str, way: str) -> Check:
+    name = f"{network.network.name} traces {node}"
+    if way != "none":
+        return Check(name=name, level=OK, text=f"What contracts send is seen, by {way}.")
+    if network.traces == "off":
+        text = "Switched off: what contracts send is found by balance when a window ends, and waits for a person."
+        return Check(name=name, level=OK, text=text)
+    return Check(
+        name=name,
+        level=WARNING,
+        text="This node does not tell what contracts send: it is found by balance, and waits for a person.",
+        remedy="Put a node with trace_block or debug_traceBlockByHash first, or set traces to off.",
+    )
 
 
 def _check_block_time(network: NetworkConfig, at: datetime, now: datetime) -> Check:

@@ -9,7 +9,7 @@ import msgspec
 from cyclopts import App
 
 from tallystick.cli.common import JsonFlag, console, load_config, print_json, print_object
-from tallystick.cli.manage import transact
+from tallystick.cli.manage import operator, transact
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -84,7 +84,6 @@ def check_invoice(invoice_id: str, *, json: JsonFlag = False) -> None:
     from tallystick.core.money import format_units
     from tallystick.runtime import build_source, open_context, open_database, run
     from tallystick.services.balances import check_invoices
-    from tallystick.services.context import Actor, ActorType
 
     settings = load_config()
 
@@ -96,8 +95,7 @@ def check_invoice(invoice_id: str, *, json: JsonFlag = False) -> None:
             for name, network in settings.networks.items():
                 source = build_source(network)
                 try:
-                    actor = Actor(ActorType.OPERATOR)
-                    looks = await check_invoices(ctx, {name: source}, [invoice_id], actor)
+                    looks = await check_invoices(ctx, {name: source}, [invoice_id], operator())
                 except (SourceError, StaleWrite) as problem:
                     problems.append(problem)
                     continue

@@ -243,6 +243,16 @@ class EvmSource:
 
     # -- for `doctor`, and when a token is enabled
 
+    async def tracing(self) -> dict[str, str]:
+        """How each node that can be reached tells what contract calls move: trace_block, debug, or none. By node."""
+        found: dict[str, str] = {}
+        for node in self._open():
+            try:
+                found[node.rpc.name] = await node.tracing.way()
+            except SourceError as error:
+                self._put_aside(node, error)
+        return found
+
     async def token_info(self, contract: str) -> TokenInfo:
         """Ask a contract (lower-case address) for decimals and symbol, now. Raises SourceError."""
 
@@ -420,12 +430,10 @@ async def _both(
     """Both answers, asked for at once; the traces are called off if the receipts do not come."""
     asked = asyncio.create_task(traces)
     try:
-        first = await receipts
-    except BaseException:
+        return await receipts, await asked
+    finally:
         asked.cancel()
         await asyncio.gather(asked, return_exceptions=True)
-        raise
-    return first, await asked
 
 
 async def _found(

@@ -132,15 +132,19 @@ class Tracing:
         """The block as it comes from a node that need not be asked."""
         return replace(block, untraced=self._reason)
 
+    async def way(self) -> str:
+        """How the node tells inner calls: trace_block, debug or none. Raises SourceError for trouble that may pass."""
+        if self.method is None:
+            self.method = await self._probe()
+        return self.method
+
     async def ask(self, block: BlockAnswer) -> Traces:
         """The node's account of this block. Raises SourceError for trouble that may pass."""
         if all(_is_plain(transaction.gas) for transaction in block.transactions):
             return None
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                if self.method is None:
-                    self.method = await self._probe()
-                if self.method == "none":
+                if await self.way() == "none":
                     return Untraced(_NO_TRACING)
                 return await self._traces(block)
         except TimeoutError:
