@@ -1,4 +1,4 @@
-"""What a balance says beyond what was seen to arrive: one row for each case. Amounts in base units of a coin of 18 decimals."""
+"""What a balance says beyond what was seen to arrive: a row for each case. Base units of a coin of 18 decimals."""
 
 from __future__ import annotations
 
