@@ -94,9 +94,9 @@ async def test_three_exchanges_give_their_median_and_each_ones_answer(
     assert rate.value == 2500
     assert rate.source == "median of kraken, coinbase, binance"
     assert [(answer.source, answer.pair, answer.rate, answer.used) for answer in rate.answers] == [
-        ("kraken", "ETH/USD", 2500, True),
-        ("coinbase", "ETH/USD", 2510, True),
-        ("binance", "ETH/USDT", 2490, True),
+        ("kraken", "ETH/USD", Fraction(2500), True),
+        ("coinbase", "ETH/USD", Fraction(2510), True),
+        ("binance", "ETH/USDT", Fraction(2490), True),
     ]
 
 

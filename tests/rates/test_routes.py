@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tallystick.rates.routes import Map
 
@@ -47,3 +49,30 @@ PEGGED = Map(pivots=("USD", "EUR", "USDT", "BTC"), pegs={"USDT": "USD", "USDC": 
 def test_the_way(ways: Map, base: str, quote: str, expected: str) -> None:
     """Bug planted: pegs taken for granted (USDC for USD without a peg); POL is priced in a token's dollars."""
     assert " × ".join(map(str, ways.route(LISTED, base, quote))) == expected
+
+
+symbols = st.sampled_from(["USD", "EUR", "USDT", "USDC", "ETH", "WETH", "BTC"])
+pairs = st.tuples(symbols, symbols).filter(lambda pair: pair[0] != pair[1])
+
+
+@given(
+    listed=st.frozensets(pairs, max_size=12),
+    pegs=st.dictionaries(
+        st.sampled_from(["USDT", "USDC", "WETH"]), st.sampled_from(["USD", "ETH"]), max_size=3
+    ),
+    pivots=st.lists(symbols, max_size=4, unique=True),
+    asked=pairs,
+)
+def test_a_way_uses_listed_pairs_and_none_of_them_twice(
+    listed: frozenset[tuple[str, str]], pegs: dict[str, str], pivots: list[str], asked: tuple[str, str]
+) -> None:
+    """A pair there and back again would give exactly one, whatever it trades at.
+
+    Bug planted: pegs used between symbols that one peg ties together; USDC in USD goes by EUR/USD there and back.
+    """
+    names = frozenset("/".join(pair) for pair in listed)
+    way = Map(pivots, pegs).route(names, *asked)
+    used = [leg.symbol for leg in way]
+    assert len(way) <= 2
+    assert set(used) <= names
+    assert len(set(used)) == len(used)

@@ -43,6 +43,8 @@ _BREAKS: dict[str, str] = {
     "credits other than what is confirmed": "UPDATE invoices SET amount_paid = 2499 WHERE status = 'paid'",
     "stored as paid": "UPDATE invoices SET amount_paid = 1 WHERE status = 'awaiting_payment'",
     "waits for": "DELETE FROM wakeups",
+    "the last one is not in force": "UPDATE payment_options SET amount_expected = amount_expected + 1",
+    "promised beyond its invoice's window": "UPDATE quotes SET expires_at = expires_at + interval '1 second'",
     "names a rule that its version does not have": "UPDATE payment_options SET policy_name = 'small'",
     "belongs to another invoice than its transfer": """UPDATE payments
         SET invoice_id = (SELECT id FROM invoices WHERE status = 'awaiting_payment')""",

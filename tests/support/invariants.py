@@ -135,20 +135,36 @@ _EMPTY: dict[str, str] = {
         SELECT i.id AS object_id FROM invoices AS i
         WHERE i.status IN ('paid', 'overpaid') AND 1 > (
             SELECT COALESCE(sum(t.amount::numeric(300, 60) * 10000
-                                / (o.amount_expected * (10000 - o.tolerance_under_bps))), 0)
+                                / (q.amount_expected * (10000 - o.tolerance_under_bps))), 0)
             FROM payments AS p JOIN transfers AS t ON t.id = p.transfer_id
             JOIN payment_options AS o ON o.id = p.option_id
+            JOIN quotes AS q ON q.option_id = o.id AND q.number = (
+                SELECT max(e.number) FROM quotes AS e
+                WHERE e.option_id = o.id AND (e.number = 1 OR e.quoted_at <= t.first_evidence_at))
             WHERE p.invoice_id = i.id AND p.status = 'confirmed' AND p.match = 'matched') + 1e-50
           AND NOT EXISTS (SELECT 1 FROM decisions AS d WHERE d.invoice_id = i.id AND d.kind IN ('accept', 'credit'))""",
     "an invoice credits other than what is confirmed": """
         SELECT i.id AS object_id, i.amount_paid FROM invoices AS i
         WHERE i.amount_paid <> (
             SELECT LEAST(2::numeric ^ 256 - 1, -- the most that is counted
-                floor(COALESCE(sum((t.amount * i.amount)::numeric(300, 60) / o.amount_expected), 0) + 1e-50))
+                floor(COALESCE(sum((t.amount * i.amount)::numeric(300, 60) / q.amount_expected), 0) + 1e-50))
             FROM payments AS p JOIN transfers AS t ON t.id = p.transfer_id
-            JOIN payment_options AS o ON o.id = p.option_id
+            JOIN quotes AS q ON q.option_id = p.option_id AND q.number = (
+                SELECT max(e.number) FROM quotes AS e
+                WHERE e.option_id = p.option_id AND (e.number = 1 OR e.quoted_at <= t.first_evidence_at))
             WHERE p.invoice_id = i.id AND p.status = 'confirmed' AND p.match = 'matched')
           AND NOT EXISTS (SELECT 1 FROM decisions AS d WHERE d.invoice_id = i.id AND d.kind IN ('accept', 'credit'))""",
+    "a quote's number is missing, or the last one is not in force": """
+        SELECT o.id AS object_id, o.quote_number FROM payment_options AS o, LATERAL (
+            SELECT count(*) AS quotes, max(q.number) AS last,
+                max(q.amount_expected) FILTER (WHERE q.number = o.quote_number) AS amount
+            FROM quotes AS q WHERE q.option_id = o.id) AS f
+        WHERE f.quotes <> o.quote_number OR f.last <> o.quote_number OR f.amount IS DISTINCT FROM o.amount_expected""",
+    "a quote is promised beyond its invoice's window, or overlaps the next": """
+        SELECT q.option_id AS object_id, q.number FROM quotes AS q
+        JOIN payment_options AS o ON o.id = q.option_id JOIN invoices AS i ON i.id = o.invoice_id
+        LEFT JOIN quotes AS n ON n.option_id = q.option_id AND n.number = q.number + 1
+        WHERE q.expires_at > i.expires_at OR q.expires_at > n.quoted_at""",
     "an option names a rule that its version does not have": """
         SELECT o.id AS object_id, o.policy_name, o.policy_version FROM payment_options AS o
         WHERE o.policy_name <> 'network default' AND NOT EXISTS (
