@@ -10,8 +10,10 @@ from urllib.parse import unquote
 
 import pytest
 
-from tallystick.core.invoice import PaymentStatus
+from tallystick.core.cases import DERIVED, CaseKind
+from tallystick.core.invoice import PaymentStatus, Status
 from tallystick.core.transitions import Reason, diagram
+from tools import endings_doc
 from tools.states_doc import PAYMENTS, REASONS, TARGET, render
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +37,31 @@ def test_the_states_are_those_of_the_table() -> None:
     """After a change of the table: `python -m tools.states_doc`. Planted bug seen to fail: an edge removed in core."""
     assert text_of(TARGET) == render()
     assert diagram() in text_of(TARGET)
+
+
+def test_the_table_of_endings_is_that_of_the_code() -> None:
+    """After a change of meanings, words or exceptions: `python -m tools.endings_doc`.
+
+    Planted and seen to fail: a headline, an owner and the rule for a late exception changed in the code, each alone.
+    """
+    readme = text_of(endings_doc.TARGET)
+    assert readme.count(endings_doc.BEGIN) == readme.count(endings_doc.END) == 1
+    assert endings_doc.written(readme) == readme
+
+
+def test_the_table_of_endings_has_every_ending_and_every_exception() -> None:
+    """What is not in the table is still on its way; and no kind of exception goes unmentioned."""
+    moving = {"created", "quoted", "awaiting_payment", "detected", "partially_paid", "confirming"}
+    assert {status.value for status in Status} - moving == {status.value for status in endings_doc.ENDINGS}
+    table = endings_doc.render()
+    assert [kind for kind in CaseKind if f"`{kind}`" not in table] == []
+    found = endings_doc.exceptions_of()
+    assert set().union(*found.values()) == DERIVED
+    # What the public contract says about them.
+    assert CaseKind.LATE in found[Status.UNDERPAID]
+    assert CaseKind.LATE in found[Status.LATE_PAID]
+    assert found[Status.EXPIRED] == {CaseKind.UNSUPPORTED_TOKEN}
+    assert all(CaseKind.UNSUPPORTED_TOKEN in found[status] for status in endings_doc.ENDINGS)
 
 
 def test_every_reason_and_payment_status_is_explained() -> None:
