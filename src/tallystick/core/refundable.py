@@ -18,7 +18,7 @@ from tallystick.core.assess import Assessment
 from tallystick.core.chain import is_final
 from tallystick.core.invoice import Facts, InvoiceTerms, LatePayment, Match, Status, TransferFact
 from tallystick.core.money import Asset
-from tallystick.core.refund import ALIVE, RefundFact
+from tallystick.core.refund import ALIVE, RefundFact, given_back
 from tallystick.core.shares import LIVE, Measure, add_up, units_of
 
 NOTHING: Final = Fraction(0)
@@ -65,7 +65,8 @@ def holding(
     """What there is of an asset. `scope` restricts the question to certain transfers; None asks for all."""
     all_of_it = [fact for fact in standing(terms, facts) if same_asset(fact.asset, asset)]
     alive = [one for one in facts.refunds if one.status in ALIVE and same_asset(one.asset, asset)]
-    covered = frozenset[str]().union(*(one.transfer_ids for one in alive))
+    amounts = {fact.id: fact.amount for fact in all_of_it}
+    covered = given_back(alive, {one.id for one in alive}, amounts)
     return Holding(
         asset=asset,
         transfers=tuple(

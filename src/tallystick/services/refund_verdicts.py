@@ -39,6 +39,7 @@ from tallystick.services.refund_writing import (
     create,
     need_attention,
     open_refund_case,
+    required_depth,
 )
 
 _R = RefundStatus
@@ -165,5 +166,6 @@ async def _refund_by_rule(
             requested_by=None,
             requested_at=now,
             updated_at=now,
+            confirmations_required=required_depth(look.invoice, option_id),
         )
         await create(connection, ctx, refund, SYSTEM, reason)

@@ -17,11 +17,13 @@ import msgspec
 
 from tallystick.chains.families import FAMILIES
 from tallystick.core.cases import CaseKind
+from tallystick.core.chain import Finality
 from tallystick.core.errors import IllegalTransition
 from tallystick.core.money import format_units
 from tallystick.core.refund import EDGES, SIGN_WITHIN, RefundStatus
 from tallystick.core.transitions import Owner
 from tallystick.db import refunds as store
+from tallystick.db.invoices import StoredInvoice
 from tallystick.db.refunds import StoredRefund
 from tallystick.db.sql import Connection
 from tallystick.services import objects
@@ -235,6 +237,12 @@ def _payment_request(ctx: Context, refund: StoredRefund) -> objects.PaymentReque
             network, refund.asset, refund.address, refund.amount_sent
         ),
     )
+
+
+def required_depth(invoice: StoredInvoice, option_id: str) -> int | None:
+    """Confirmations that a refund needs: those of the option it was paid by; None where finality decides."""
+    requirement = invoice.terms.option(option_id).requirement
+    return requirement.confirmations if requirement.finality is Finality.DEPTH else None
 
 
 async def show(connection: Connection, ctx: Context, ids: Sequence[str]) -> list[objects.Refund]:

@@ -39,7 +39,7 @@ from tallystick.services.context import Actor, Context
 from tallystick.services.paging import Page, page_of
 from tallystick.services.refund_amounts import Found, Wanted, choose_asset, find_amount
 from tallystick.services.refund_claims import check_address, issue_claim
-from tallystick.services.refund_writing import create, refund_object, show
+from tallystick.services.refund_writing import create, refund_object, required_depth, show
 
 REASON_LENGTH_MAX: Final = 1_000
 
@@ -263,6 +263,7 @@ def _new_refund(
         address=address,
         address_source=AddressSource.MERCHANT if address is not None else None,
         address_at=now if address is not None else None,
+        confirmations_required=required_depth(invoice, found.option_id),
     )
 
 
