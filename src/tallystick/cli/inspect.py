@@ -169,7 +169,7 @@ def _show(
     out.print(f"{found.id}  {found.status}  {found.amount} {found.currency}", style="bold", markup=False)
     lines = [
         f"order {found.order_id or '-'}, {found.amount_paid} {found.currency} paid, expires {_time(found.expires_at)}",
-        f"next: {found.next_action.owner}: {found.next_action.text}",
+        *standing(found),
         found.checkout_url,
         "",
     ]
@@ -190,6 +190,20 @@ def _show(
             f"{step.sequence:>3}  {_time(step.at)}  {step.to}  ({step.reason}, {step.actor.type})",
             markup=False,
         )
+
+
+def standing(found: Invoice) -> list[str]:
+    """How an invoice stands, for people: what its status means, who has the next move, and what that is."""
+    from tallystick.core.invoice import Status
+    from tallystick.core.transitions import MEANINGS
+
+    status = Status(found.status)
+    late = f" (late payments: {found.late_payment})" if status is Status.LATE_PAID else ""
+    return [
+        f"means: {MEANINGS[status].means}{late}",
+        f"owner: {found.next_action.owner}",
+        f"next:  {found.next_action.text}",
+    ]
 
 
 def case_line(case: ExceptionObject) -> str:
