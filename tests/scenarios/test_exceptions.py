@@ -347,6 +347,34 @@ async def test_what_the_other_invoice_did_not_ask_for_needs_a_value(
     assert await timed.status(old) == "awaiting_payment"
 
 
+async def test_attached_to_an_option_that_asks_for_more_depth_is_no_reversal(
+    timed: Stand, chain: Chain, clock: Clock
+) -> None:
+    """What was confirmed where it came confirms again where it counts; a person takes nothing off the chain.
+
+    Planted bug: a payment that a decision takes back from confirmed called a reversal.
+    """
+    old = await timed.create("25.00", expires_in_seconds=WINDOW)
+    paid = await timed.create("25.00", expires_in_seconds=100 * WINDOW)
+    async with timed.ctx.database.transaction() as connection:
+        await connection.execute(
+            "UPDATE payment_options SET confirmations_required = 4 WHERE invoice_id = $1", paid.id
+        )
+    await chain.send_native(address_in(paid), WEI)
+    await mine(timed, chain, 4)
+    await close_window(timed, chain, clock)
+    await chain.send_native(address_in(old), WEI)
+    await mine(timed, chain)
+    await decide(timed, old, R.ATTACH, invoice_id=paid.id)
+    assert (await timed.status(paid), await kinds(timed, paid)) == ("paid", [])
+    assert sorted(payment.status for payment in (await timed.get(paid)).payments) == [
+        "confirmed",
+        "confirming",
+    ]
+    await mine(timed, chain, 3)
+    assert (await timed.status(paid), await kinds(timed, paid)) == ("overpaid", ["overpaid"])
+
+
 async def test_where_nothing_can_be_attached(timed: Stand, chain: Chain, clock: Clock) -> None:
     """Itself, nobody's, without an address, canceled, settled, or while a refund speaks for the money."""
     old = await late(timed, chain, clock)
