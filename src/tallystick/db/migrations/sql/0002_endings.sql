@@ -292,27 +292,42 @@ CREATE TABLE postings (
 );
 CREATE INDEX postings_by_account ON postings (merchant_id, account, network, contract) INCLUDE (amount);
 
--- A sum of amounts up to 2^256 - 1 stays exact in numeric. Checked at commit, so that an entry and its postings may be
--- written in any order; nothing unbalanced is ever visible.
+-- A sum of amounts up to 2^256 - 1 stays exact in numeric. Checked once for each entry, at commit, so that an entry and
+-- its postings may be written in any order; nothing unbalanced is ever visible.
 CREATE FUNCTION ledger_entry_balances() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-    wanted text;
     lines integer;
+    unequal boolean;
 BEGIN
-    wanted := CASE TG_TABLE_NAME WHEN 'postings' THEN to_jsonb(NEW) ->> 'entry_id' ELSE to_jsonb(NEW) ->> 'id' END;
-    SELECT count(*) INTO lines FROM postings WHERE entry_id = wanted;
+    SELECT coalesce(sum(d.lines), 0), bool_or(d.total <> 0) INTO lines, unequal
+    FROM (SELECT count(*) AS lines, sum(amount) AS total FROM postings WHERE entry_id = NEW.id
+          GROUP BY network, contract, asset) AS d;
     IF lines < 2 THEN
-        RAISE EXCEPTION 'ledger entry % has % posting(s): it takes two', wanted, lines USING ERRCODE = 'check_violation';
+        RAISE EXCEPTION 'ledger entry % has % posting(s): it takes two', NEW.id, lines USING ERRCODE = 'check_violation';
     END IF;
-    IF EXISTS (SELECT 1 FROM postings WHERE entry_id = wanted GROUP BY network, contract, asset HAVING sum(amount) <> 0) THEN
-        RAISE EXCEPTION 'ledger entry % does not balance', wanted USING ERRCODE = 'check_violation';
+    IF unequal THEN
+        RAISE EXCEPTION 'ledger entry % does not balance', NEW.id USING ERRCODE = 'check_violation';
     END IF;
     RETURN NULL;
 END $$;
 CREATE CONSTRAINT TRIGGER ledger_entries_balance AFTER INSERT ON ledger_entries
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION ledger_entry_balances();
-CREATE CONSTRAINT TRIGGER postings_balance AFTER INSERT ON postings
-    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION ledger_entry_balances();
+
+-- What was balanced stays so: an entry gets all its postings in one statement, and none later. Asked once a statement,
+-- because a block can bring thousands of postings.
+CREATE FUNCTION postings_come_at_once() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    late text;
+BEGIN
+    SELECT a.entry_id INTO late FROM (SELECT entry_id, count(*) AS lines FROM added GROUP BY entry_id) AS a
+    WHERE a.lines <> (SELECT count(*) FROM postings AS p WHERE p.entry_id = a.entry_id) LIMIT 1;
+    IF late IS NOT NULL THEN
+        RAISE EXCEPTION 'ledger entry % has its postings already', late USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER postings_once AFTER INSERT ON postings
+    REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION postings_come_at_once();
 
 CREATE FUNCTION ledger_only_grows() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
