@@ -73,6 +73,26 @@ async def test_merchant_key_and_wallet(settings: dict[str, str]) -> None:
     assert XPRV[:20] not in private.err
 
 
+async def test_what_holds_for_a_merchants_new_invoices(settings: dict[str, str]) -> None:
+    """What is not given stays; what is out of range or of nobody is refused, and nothing of it is written."""
+    merchant = (await run("merchant", "create", "--name", "Shop", "--json", **settings)).object["merchant_id"]
+    change = ("merchant", "set", "--merchant", merchant, "--json")
+    shown = await run(*change, "--spread-bps", "75", "--refund-second-person", **settings)
+    assert shown.object == {
+        "merchant_id": merchant,
+        "name": "Shop",
+        "spread_bps": 75,
+        "quote_seconds": 900,
+        "grace_seconds": 0,
+        "refund_second_person": True,
+    }
+    failed(await run(*change, "--grace-seconds", "30", "--quote-seconds", "59", **settings), "60 and 86400")
+    again = await run(*change, "--quote-seconds", "600", "--no-refund-second-person", **settings)
+    assert again.object == shown.object | {"quote_seconds": 600, "refund_second_person": False}
+    nobody = await run("merchant", "set", "--merchant", "mer_none", "--grace-seconds", "5", **settings)
+    failed(nobody, "no such merchant")
+
+
 async def test_for_people_it_is_text(settings: dict[str, str]) -> None:
     done = await run("merchant", "create", "--name", "M", **settings)
     assert done.code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests.cli.processes import run, serving
 from tests.support.anvil import Anvil
+from tests.support.exchanges import open_market
 
 GREEN = "127.0.0.1:0"
 
@@ -72,6 +74,31 @@ async def test_while_up_runs(database_url: str, anvil: Anvil) -> None:
     assert checks["anvil progress"]["text"] == "Processed to block 2."
     assert "another program listens" in checks["listen address"]["text"]
     assert checks["anvil ETH"]["level"] == "warning"  # no rate
+
+
+async def test_exchanges_are_asked_and_named(database_url: str, anvil: Anvil) -> None:
+    """The whole way from the environment to three exchanges; one has no say before its dollar token stands for one."""
+    async with AsyncExitStack() as stack:
+        styles = ("kraken", "coinbase", "binance")
+        markets = {style: await stack.enter_async_context(open_market(style)) for style in styles}
+        settings = network(anvil) | {
+            "TALLYSTICK_DATABASE_URL": database_url,
+            "TALLYSTICK_RATES__SOURCES": "kraken,coinbase,binance",
+            **{f"TALLYSTICK_RATES__URLS__{style.upper()}": market.url for style, market in markets.items()},
+        }
+        _, _, checks = await examine(**settings)
+        assert checks["rate of ETH"]["level"] == "warning"
+        assert checks["rate of ETH"]["text"] == (
+            "2500 USD (median of kraken, coinbase). binance: the exchange does not list it."
+        )
+        _, _, checks = await examine(**settings, TALLYSTICK_RATES__PEGS__USDT="USD")
+        assert checks["rate of ETH"]["text"] == "2500 USD (median of kraken, coinbase, binance)."
+        assert checks["rate of ETH"]["level"] == "ok"
+        for market in markets.values():
+            market.trouble = "500"
+        _, _, checks = await examine(**settings)
+        assert "No rate can be trusted for ETH in USD" in checks["rate of ETH"]["text"]
+        assert "anvil ETH" not in checks
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,14 @@ from fractions import Fraction
 import pytest
 
 from tallystick.core.errors import SourceError, SourceIncomplete, SourceUnavailable
-from tallystick.rates.exchange import TICKER_BYTES_MAX, Exchange, ExchangeOptions, read_price
+from tallystick.rates.exchange import (
+    MARKETS_AGAIN_SECONDS,
+    MARKETS_FRESH_SECONDS,
+    TICKER_BYTES_MAX,
+    Exchange,
+    ExchangeOptions,
+    read_price,
+)
 from tallystick.rates.exchange_ids import is_exchange
 from tallystick.rates.live import utc_now
 from tallystick.rates.routes import Map
@@ -218,3 +226,41 @@ def test_which_exchanges_there_are() -> None:
     assert not any(
         is_exchange(name) for name in ("krakken", "base", "", "__init__", "../kraken", "Kraken", "static")
     )
+
+
+async def test_the_library_is_loaded_by_nobody_who_does_not_ask_an_exchange() -> None:
+    """It takes a second and 65 MB: neither the configuration nor the start of a server may bring it in."""
+    program = (
+        "import sys, tallystick.runtime, tallystick.cli, tallystick.rates.live, tallystick.rates.exchange, "
+        "tallystick.services.requoting, tallystick.workers.requote\n"
+        "from tallystick.config import from_document\n"
+        "table = {'rates': {'sources': ['kraken', 'coinbase', 'binance']}}\n"
+        "config = from_document(table, environment={'TALLYSTICK_DATA_DIR': '/nowhere'})\n"
+        "tallystick.runtime.build_rates(config.rates)\n"
+        "sys.exit('ccxt' in sys.modules)"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
+    assert await process.wait() == 0
+
+
+async def test_an_old_list_of_pairs_is_used_while_a_new_one_cannot_be_had() -> None:
+    """And a new one is not asked for with every price. Bug planted: asked for again at once, each time."""
+    async with open_market("kraken") as market, exchange_at(market) as exchange:
+        assert (await exchange.ask("ETH", "USD")).rate == 2500
+        market.set("ETH/EUR", "2300")
+        market.trouble, market.trouble_everywhere = "500", True
+        exchange._loaded_at -= MARKETS_FRESH_SECONDS + 1
+        for _ in range(3):
+            with pytest.raises(SourceUnavailable):
+                await exchange.ask("ETH", "USD")
+            assert exchange._loading is not None
+            await asyncio.gather(exchange._loading, return_exceptions=True)
+        assert market.asked["list"] == 2
+        market.trouble = None
+        assert (await exchange.ask("ETH", "USD")).rate == 2500
+        assert (await exchange.ask("ETH", "EUR")).problem == "the exchange does not list it"
+        exchange._loaded_at -= MARKETS_AGAIN_SECONDS + 1
+        await exchange.ask("ETH", "USD")
+        while exchange._loading is not None and not exchange._loading.done():
+            await asyncio.sleep(0.01)
+        assert (await exchange.ask("ETH", "EUR")).rate == 2300

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from tallystick.cli.common import JsonFlag, console, load_config, print_json
+from tallystick.cli.doctor_rates import check_live_rates, check_written_rates
+from tallystick.cli.doctor_report import OK, PROBLEM, WARNING, Check
 from tallystick.core.errors import SourceError, TallystickError
 
 if TYPE_CHECKING:
@@ -25,23 +27,10 @@ if TYPE_CHECKING:
     from tallystick.db.pool import Database
     from tallystick.db.sql import Connection
 
-OK: Final = "ok"
-WARNING: Final = "warning"
-PROBLEM: Final = "problem"
-
 NETWORK_SECONDS_MAX: Final = 30.0
 CLOCK_SKEW_SECONDS_MAX: Final = 5
 BLOCK_AHEAD_SECONDS_MAX: Final = 15
 LAG_BLOCKS_SHOWN: Final = 5
-
-
-class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that was looked at. `remedy` says what to do where `level` is not ok."""
-
-    name: str
-    level: str
-    text: str
-    remedy: str | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +64,7 @@ async def examine() -> Report:
     where = f"read from {config.file}" if config.file else "no file, only the environment and defaults"
     checks = [Check(name="configuration", level=OK, text=f"Valid ({where}).")]
     checks += _check_networks_configured(config) + _check_address(config) + _check_webhooks(config)
+    checks += await check_live_rates(config)
     async with _connected(config, checks) as database:
         for network in config.networks.values():
             checks += await _check_network(network, database)
@@ -100,18 +90,7 @@ def _check_networks_configured(config: Config) -> list[Check]:
                 remedy="Add one: `tallystick config` prints a file to begin with.",
             )
         ]
-    priced = {symbol for pair in config.rates.static for symbol in pair.split("/")}
-    return [
-        Check(
-            name=f"{name} {asset.symbol}",
-            level=WARNING,
-            text="No rate is known, so only invoices priced in the asset itself can be paid with it.",
-            remedy="Add a pair under [rates.static], or `par` to the token.",
-        )
-        for name, network in config.networks.items()
-        for asset in network.network.assets
-        if asset.symbol not in priced and asset.key not in network.network.pegs
-    ]
+    return check_written_rates(config)
 
 
 def _check_address(config: Config) -> list[Check]:

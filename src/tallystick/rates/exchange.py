@@ -2,7 +2,7 @@
 
 For: `rates.live`. Holds true: a price is read from the exchange's own text as an exact fraction, never through a float;
 what comes from outside is bounded in size, time and depth; a request is sent once (asking again is the caller's). The
-library is loaded in a thread when the first exchange is opened: it takes most of a second and some 60 MB.
+library is loaded in a thread when the first exchange is opened: it takes about a second and 65 MB.
 Must not: judge a price (that is `rates.median`), hold a key, or call anything that is not public.
 
 The price is the middle of the best bid and ask. Where one of them is missing, or they lie further apart than WIDE,
@@ -36,7 +36,8 @@ TICKER_BYTES_MAX: Final = 1 << 20
 MARKETS_BYTES_MAX: Final = 64 << 20
 MARKETS_COUNT_MAX: Final = 50_000
 MARKETS_LOAD_SECONDS_MAX: Final = 60.0
-MARKETS_FRESH_SECONDS: Final = 6 * 3600.0
+MARKETS_FRESH_SECONDS: Final = 24 * 3600.0
+MARKETS_AGAIN_SECONDS: Final = 300.0
 CONNECTIONS_MAX: Final = 4
 WIDE: Final = Fraction(1, 20)
 RETRY_AFTER_SECONDS_MAX: Final = 3600
@@ -123,6 +124,10 @@ class Exchange:
             library.set_markets(spot)
             self._listed = frozenset(market["symbol"] for market in spot)
         except Exception as error:  # noqa: BLE001  # whatever the library raises, only this source fails
+            # An old list is better than none, and not asked for again with every price.
+            self._loaded_at = (
+                asyncio.get_running_loop().time() - MARKETS_FRESH_SECONDS + MARKETS_AGAIN_SECONDS
+            )
             _fail(self.name, error)
         self._loaded_at = asyncio.get_running_loop().time()
 
