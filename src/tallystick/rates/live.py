@@ -134,7 +134,7 @@ class LiveRates:
         found = await asyncio.gather(*(source.open() for source in self._sources), return_exceptions=True)
         for source, problem in zip(self._sources, found, strict=True):
             if isinstance(problem, SourceError):
-                log.warning("rates.source_not_ready", source=source.name, problem=problem.what)
+                log.warning("exchange.not_ready", source=source.name, problem=problem.what)
             elif isinstance(problem, BaseException):
                 raise problem
 
@@ -183,7 +183,7 @@ class LiveRates:
             problem = error.what if isinstance(error, SourceError) else "It did not answer in time."
             wanted = error.retry_after_seconds if isinstance(error, SourceUnavailable) else None
             if aside.failed(time(), wanted):
-                log.warning("rates.source_left_alone", source=source.name, problem=problem)
+                log.warning("exchange.left_alone", source=source.name, problem=problem)
             return Answer(source.name, f"{base}/{quote}", problem=problem)
         aside.succeeded()
         return answer
