@@ -1,6 +1,7 @@
 """How fast blocks become facts and states, against only fetching and decoding the same bytes.
 
-(b) blocks of 200 and 1,000 transfers, with none, one in a hundred and all of them to our addresses.
+(b) blocks of 200 and 1,000 transfers, with none, one in a hundred and all of them to our addresses; also where the node
+    tells what contract calls move, against fetching and decoding that as well.
 (c) blocks of 200 transfers, five of them ours, with 1,000, 100,000 and 1,000,000 addresses issued and open.
 """
 
@@ -49,6 +50,7 @@ async def block_sizes(blocks: int) -> list[IntakeResult]:
             await _case(f"{ours} of {transfers} ours", transfers, ours, 0, blocks)
             for ours in (0, transfers // 100, transfers)
         ]
+        results.append(await _case(f"0 of {transfers} ours, traced", transfers, 0, 0, blocks, traced=True))
     return results
 
 
@@ -57,10 +59,12 @@ async def issued_addresses(blocks: int, sizes: tuple[int, ...]) -> list[IntakeRe
     return [await _case(f"{size:,} issued", 200, 5, size, blocks) for size in sizes]
 
 
-async def _case(name: str, transfers: int, ours: int, issued: int, blocks: int) -> IntakeResult:
+async def _case(
+    name: str, transfers: int, ours: int, issued: int, blocks: int, *, traced: bool = False
+) -> IntakeResult:
     blocks = max(4, blocks // 5) if ours == transfers else blocks
     async with durable_database() as url, open_shop(url) as shop:
-        with stub_node() as node:
+        with stub_node(traced=traced) as node:
             source = EvmSource(EvmOptions(NETWORK.name, int(NETWORK.chain), (node.url,)))
             follower = Follower(shop.ctx, NETWORK, source, FollowerOptions(batch_blocks=blocks))
             await node.append([BlockPlan(1)])
@@ -77,7 +81,7 @@ async def _case(name: str, transfers: int, ours: int, issued: int, blocks: int) 
                 for at in range(blocks)
             ]
             height = await node.append(plans)
-            decode_seconds = await _only_decode(node, height - blocks + 1, height)
+            decode_seconds = await _only_decode(node, height - blocks + 1, height, traced=traced)
             begun = time.perf_counter()
             while await follower.poll():
                 pass
@@ -109,7 +113,7 @@ async def _invoices(shop: Shop, count: int) -> list[str]:
     return addresses
 
 
-async def _only_decode(node: StubNode, first: int, last: int) -> float:
+async def _only_decode(node: StubNode, first: int, last: int, *, traced: bool) -> float:
     """Seconds to fetch and decode the same answers, as many at once as the follower asks for."""
     decode = msgspec.json.Decoder(dict[str, Any]).decode
     gate = asyncio.Semaphore(PREFETCH_BLOCKS)
@@ -123,6 +127,8 @@ async def _only_decode(node: StubNode, first: int, last: int) -> float:
         async with gate:
             block = await ask(session, "eth_getBlockByNumber", hex(height), True)
             await ask(session, "eth_getBlockReceipts", block["hash"])
+            if traced:
+                await ask(session, "trace_block", hex(height))
 
     async with aiohttp.ClientSession() as session:
         await one(

@@ -105,9 +105,9 @@ class StubNode:
         return self._height
 
 
-def _node(pipe: Pipe) -> None:
+def _node(pipe: Pipe, traced: bool) -> None:
     async def serve() -> None:
-        chain = StubChain(CHAIN_ID)
+        chain = StubChain(CHAIN_ID, traced=traced)
         async with RpcStub(chain) as stub:
             pipe.send(stub.url)
             while True:
@@ -123,11 +123,11 @@ def _node(pipe: Pipe) -> None:
 
 
 @contextlib.contextmanager
-def stub_node() -> Iterator[StubNode]:
-    """A stub node that lives as long as the context."""
+def stub_node(*, traced: bool = False) -> Iterator[StubNode]:
+    """A stub node that lives as long as the context. `traced`: it tells what contract calls move."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_node, args=(theirs,), daemon=True)
+    process = context.Process(target=_node, args=(theirs, traced), daemon=True)
     process.start()
     try:
         yield StubNode(ours)

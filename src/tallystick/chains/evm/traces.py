@@ -22,7 +22,7 @@ must not depend on which node was asked.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, TypeAlias
 
 from tallystick.chains.evm.messages import (
@@ -43,6 +43,7 @@ FRAMES_MAX: Final = 1_000_000
 _ZERO_ADDRESS: Final = "0x" + "00" * 20
 # Ethereum's own types. Others are given a root of their own kind by their chains, which says nothing against it.
 _ROOT_IS_THE_TRANSACTION: Final = frozenset({None, "0x0", "0x1", "0x2", "0x3", "0x4"})
+_CREATIONS: Final = frozenset({"create", "create2"})
 _MOVING: Final = frozenset({"call", "create", "create2", "selfdestruct", "extcall", "eofcreate"})
 _STILL: Final = frozenset({"delegatecall", "callcode", "staticcall", "extdelegatecall", "extstaticcall"})
 
@@ -50,47 +51,35 @@ Move: TypeAlias = tuple[str, str, int]
 """Sender, receiver, base units."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Root:
-    """What a tracer says of a transaction as a whole. `to` None: it makes a contract."""
-
-    sender: str | None
-    to: str | None
-    value: str | None
-    creation: bool
-    failed: bool
-
-
 def with_flat(
     block: Block, answer: BlockAnswer, receipts: Sequence[ReceiptAnswer | None], traces: Sequence[FlatTrace]
 ) -> Block:
     """The block with the moves that `trace_block` tells of. Raises SourceIncomplete."""
     moves: list[list[Move]] = [[] for _ in answer.transactions]
-    told: set[int] = set()
-    first = 0
-    while first < len(traces):
+    told: list[int] = []
+    first, end = 0, len(traces)
+    while first < end:
         root = traces[first]
         if root.transaction_hash is None:  # a reward
             first += 1
             continue
         last = first + 1
-        while last < len(traces) and traces[last].trace_address:
+        while last < end and traces[last].trace_address:
+            step = traces[last]
+            if step.transaction_hash != root.transaction_hash or step.block_hash != root.block_hash:
+                raise _unfit(block, "the steps of a transaction belong to another one")
             last += 1
         position = _position(block, answer, root)
-        if position in told or (told and position < max(told)):
+        if told and position <= told[-1]:
             raise _unfit(block, f"transaction {position} is traced twice or out of order")
-        told.add(position)
-        tree = traces[first:last]
-        if any(
-            step.block_hash != root.block_hash or step.transaction_hash != root.transaction_hash
-            for step in tree
-        ):
-            raise _unfit(block, f"the steps of transaction {position} belong to another one")
-        _check_tree(block, position, tree)
-        _check_root(block, position, answer.transactions[position], receipts[position], _flat_root(root))
-        moves[position] = list(_flat_moves(tree))
+        told.append(position)
+        _check_root(block, position, answer.transactions[position], receipts[position], root)
+        if last > first + 1 or root.subtraces:
+            tree = traces[first:last]
+            _check_tree(block, position, tree)
+            moves[position] = list(_flat_moves(tree))
         first = last
-    _check_all_told(block, answer, told)
+    _check_all_told(block, answer, set(told))
     return _with_moves(block, answer, moves)
 
 
@@ -110,9 +99,7 @@ def with_frames(
         frame = entry.result
         if frame is None:
             raise _unfit(block, f"transaction {position} is not traced")
-        creation = frame.type.lower() in ("create", "create2")
-        root = _Root(frame.sender, frame.to, frame.value, creation, frame.error is not None)
-        _check_root(block, position, transaction, receipts[position], root)
+        _check_root(block, position, transaction, receipts[position], frame)
         moves.append(list(_frame_moves(frame)))
     return _with_moves(block, answer, moves)
 
@@ -159,24 +146,27 @@ def _check_tree(block: Block, position: int, tree: Sequence[FlatTrace]) -> None:
         raise _unfit(block, f"steps of transaction {position} are missing")
 
 
-def _flat_root(root: FlatTrace) -> _Root:
-    action = root.action
-    creation = root.type == "create"
-    return _Root(action.sender, action.to, action.value, creation, root.error is not None)
-
-
 def _check_root(
-    block: Block, position: int, transaction: TransactionAnswer, receipt: ReceiptAnswer | None, root: _Root
+    block: Block,
+    position: int,
+    transaction: TransactionAnswer,
+    receipt: ReceiptAnswer | None,
+    root: FlatTrace | CallFrame,
 ) -> None:
     """The root says what the transaction and its receipt say."""
     if transaction.type not in _ROOT_IS_THE_TRANSACTION or transaction.sender == _ZERO_ADDRESS:
         return
-    same = (root.sender or "").lower() == transaction.sender and root.creation == (transaction.to is None)
-    if same and transaction.to is not None:
-        same = (root.to or "").lower() == transaction.to
-    if not same or quantity(root.value or "0x0") != quantity(transaction.value):
+    told = root.action if isinstance(root, FlatTrace) else root
+    same = told.sender == transaction.sender or (told.sender or "").lower() == transaction.sender
+    if transaction.to is None:
+        same = same and root.type.lower() in _CREATIONS
+    elif told.to != transaction.to:
+        same = same and (told.to or "").lower() == transaction.to
+    if told.value != transaction.value:
+        same = same and quantity(told.value or "0x0") == quantity(transaction.value)
+    if not same:
         raise _unfit(block, f"trace {position} is of another transaction")
-    if receipt is None or root.failed != (receipt.status != "0x1"):
+    if receipt is None or (root.error is not None) != (receipt.status != "0x1"):
         raise _unfit(block, f"transaction {position} ended otherwise than its receipt says")
 
 
@@ -224,7 +214,9 @@ def _frame_moves(root: CallFrame) -> Iterator[Move]:
 
 def _move(kind: str, sender: str | None, to: str | None, value: str | None) -> Iterator[Move]:
     """The move that a step which did not fail makes, if any. Raises SourceIncomplete."""
-    amount = quantity(value) if value is not None else 0
+    if value is None or value == "0x0":
+        return
+    amount = quantity(value)
     name = kind.lower()
     if amount == 0 or name in _STILL:
         return
