@@ -33,7 +33,7 @@ def test_no_situation_is_left_out() -> None:
 
 
 async def test_every_situation_is_found_and_shows_nothing_internal(shop: Shop) -> None:
-    """Planted and seen to fail: the refund's reason selected and shown; the refund looked at before the dispute."""
+    """Planted and seen to fail: the refund's reason selected and shown in place of its asset."""
     found: dict[Situation, str] = {}
     for situation, scene in SCENES.items():
         invoice = await scene(shop)

@@ -158,7 +158,7 @@ def every_known() -> Iterator[Known]:
 def test_every_status_leads_to_its_situations_and_to_each_of_them() -> None:
     """Every combination of what is known and what matters there.
 
-    Planted and seen to fail: a withdrawn late payment taken for a late one.
+    Planted and seen to fail: a withdrawn late payment taken for a late one; a refund told before a dispute.
     """
     reached: dict[Status, set[Situation]] = {status: set() for status in Status}
     moments = [Moment(*flags) for flags in itertools.product((False, True), repeat=3)]
