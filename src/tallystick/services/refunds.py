@@ -268,9 +268,9 @@ def _new_refund(
 
 
 async def get_refund(
-    connection: Connection, ctx: Context, merchant_id: str, refund_id: str
+    connection: Connection, ctx: Context, merchant_id: str | None, refund_id: str
 ) -> objects.Refund:
-    """The refund as it stands. Raises NotFound."""
+    """The refund as it stands; `merchant_id` None is an operator. Raises NotFound."""
     await invoice_of(connection, merchant_id, refund_id)
     return (await show(connection, ctx, [refund_id]))[0]
 
@@ -294,6 +294,32 @@ async def list_refunds(
     )
     kept, next_cursor = page_of([row["id"] for row in rows], limit, lambda found: found)
     return Page(data=await show(connection, ctx, list(kept)), next_cursor=next_cursor)
+
+
+async def all_refunds(
+    connection: Connection, ctx: Context, merchant_id: str | None, status: str | None, count_max: int
+) -> list[objects.Refund]:
+    """Refunds of every merchant, or of one, newest first. For operators only."""
+    rows = await store.SQL.list_all_ids.all(
+        connection, merchant_id=merchant_id, status=status, row_count=count_max
+    )
+    return await show(connection, ctx, [row["id"] for row in rows])
+
+
+async def history_of(connection: Connection, refund_id: str) -> list[objects.Transition]:
+    """Every status a refund had, oldest first, with who caused it and why, in their words."""
+    return [
+        objects.Transition(
+            sequence=row["sequence"],
+            from_=row["from_status"],
+            to=row["to_status"],
+            reason=row["note"],
+            actor=objects.ActorObject(type=row["actor_type"], id=row["actor_id"]),
+            evidence=[],
+            at=row["at"],
+        )
+        for row in await store.SQL.transitions_of.all(connection, refund_id=refund_id)
+    ]
 
 
 async def invoice_of(connection: Connection, merchant_id: str | None, refund_id: str) -> str:
