@@ -14,6 +14,7 @@ from dataclasses import replace
 from tallystick.core.assess import Assessment, assess
 from tallystick.core.cases import DERIVED, CaseKind, wanted_cases
 from tallystick.core.invoice import Facts, Match
+from tallystick.core.refund import EDGES as REFUND_EDGES
 from tallystick.core.transitions import EDGES, Reason
 from tallystick.db import invoices as store
 from tallystick.db.networks import read_views
@@ -42,7 +43,8 @@ _EMPTY: dict[str, str] = {
     "an object does not know its last event": """
         SELECT o.id AS object_id, o.event_sequence FROM (SELECT id, event_sequence FROM invoices
                                                          UNION ALL SELECT id, event_sequence FROM payments
-                                                         UNION ALL SELECT id, event_sequence FROM exceptions) AS o
+                                                         UNION ALL SELECT id, event_sequence FROM exceptions
+                                                         UNION ALL SELECT id, event_sequence FROM refunds) AS o
         WHERE o.event_sequence <> (SELECT count(*) FROM events AS e WHERE e.object_id = o.id)""",
     "a transition has not exactly one event": """
         SELECT t.invoice_id AS object_id, t.sequence FROM transitions AS t
@@ -170,6 +172,27 @@ _EMPTY: dict[str, str] = {
         WHERE o.policy_name <> 'network default' AND NOT EXISTS (
             SELECT 1 FROM confirmation_policies AS c, jsonb_array_elements(c.rules) AS r
             WHERE c.merchant_id = o.merchant_id AND c.version = o.policy_version AND r ->> 'name' = o.policy_name)""",
+    "a refund's history has a gap, or does not end where the refund is": """
+        SELECT r.id AS object_id, r.status FROM refunds AS r
+        WHERE r.event_sequence <> (SELECT count(*) FROM refund_transitions AS t WHERE t.refund_id = r.id)
+           OR NOT EXISTS (SELECT 1 FROM refund_transitions AS t WHERE t.refund_id = r.id
+                              AND t.sequence = r.event_sequence AND t.to_status = r.status)
+           OR EXISTS (SELECT 1 FROM refund_transitions AS t LEFT JOIN refund_transitions AS before
+                          ON before.refund_id = t.refund_id AND before.sequence = t.sequence - 1
+                      WHERE t.refund_id = r.id AND t.from_status IS DISTINCT FROM before.to_status)
+           OR EXISTS (SELECT 1 FROM refund_transitions AS t WHERE t.refund_id = r.id AND NOT EXISTS (
+                          SELECT 1 FROM events AS e WHERE e.object_id = r.id AND e.sequence = t.sequence
+                              AND e.type = 'refund.' || t.to_status))""",
+    "a refund waits to be sent although what it gives back does not stand": """
+        SELECT r.id AS object_id, r.status FROM refunds AS r
+        WHERE r.status IN ('approved', 'awaiting_signature') AND EXISTS (
+            SELECT 1 FROM unnest(r.basis_ids) AS b(id) WHERE NOT EXISTS (
+                SELECT 1 FROM payments AS p WHERE p.transfer_id = b.id AND p.invoice_id = r.invoice_id
+                    AND p.status = 'confirmed'))""",
+    "a transfer carries out a refund that is another": """
+        SELECT t.id AS object_id, t.refund_id FROM refund_transfers AS t JOIN refunds AS r ON r.id = t.refund_id
+        WHERE (t.network, t.recipient, t.amount, coalesce(t.contract, ''), t.invoice_id)
+           <> (r.network, r.address, r.amount_sent, coalesce(r.contract, ''), r.invoice_id)""",
     "a closed invoice offers an option": """
         SELECT i.id AS object_id FROM invoices AS i JOIN payment_options AS o ON o.invoice_id = i.id
         WHERE i.status IN ('expired', 'underpaid', 'late_paid') AND o.status = 'quoted'""",
@@ -209,6 +232,10 @@ async def _edges(connection: Connection) -> AsyncIterator[str]:
             yield f"an edge is not in the table: {dict(row)}"
         if row["reason"] not in reasons:
             yield f"a reason is not in the published list: {dict(row)}"
+    refund_edges = {(start.value, stop.value) for start, stops in REFUND_EDGES.items() for stop in stops}
+    for row in await connection.fetch("SELECT refund_id, from_status, to_status FROM refund_transitions"):
+        if (row["from_status"], row["to_status"]) not in refund_edges | {(None, "requested")}:
+            yield f"an edge of a refund is not in the table: {dict(row)}"
 
 
 async def _replay(connection: Connection, ctx: Context) -> AsyncIterator[str]:
@@ -272,6 +299,10 @@ def _differences(
     wanted = {(wakeup.network, wakeup.marker.value, wakeup.position) for wakeup in judged.wakeups}
     if wanted != wakeups:
         yield f"waits for {sorted(wakeups)}, but should for {sorted(wanted)}"
+    refunds = {refund.id: refund.status for refund in invoice.refunds}
+    for found in judged.refunds:
+        if found.status is not refunds[found.refund_id]:
+            yield f"refund {found.refund_id} is {refunds[found.refund_id]}, but its facts say {found.status}"
     verdicts = {verdict.transfer_id: verdict for verdict in judged.verdicts}
     for transfer in invoice.transfers:
         verdict, payment = verdicts[transfer.fact.id], transfer.payment
