@@ -10,10 +10,10 @@ from urllib.parse import unquote
 
 import pytest
 
-from tallystick.core.cases import DERIVED, CaseKind
+from tallystick.core.cases import DERIVED, CaseKind, Resolution
 from tallystick.core.invoice import PaymentStatus, Status
 from tallystick.core.transitions import Reason, diagram
-from tools import endings_doc
+from tools import endings_doc, exceptions_doc
 from tools.states_doc import PAYMENTS, REASONS, TARGET, render
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,6 +62,13 @@ def test_the_table_of_endings_has_every_ending_and_every_exception() -> None:
     assert CaseKind.LATE in found[Status.LATE_PAID]
     assert found[Status.EXPIRED] == {CaseKind.UNSUPPORTED_TOKEN}
     assert all(CaseKind.UNSUPPORTED_TOKEN in found[status] for status in endings_doc.ENDINGS)
+
+
+def test_the_exceptions_are_those_of_the_guides() -> None:
+    """After a change of the guides: `python -m tools.exceptions_doc`. Planted bug seen to fail: an owner changed."""
+    assert text_of(exceptions_doc.TARGET) == exceptions_doc.render()
+    assert set(exceptions_doc.RESOLUTIONS) == set(Resolution)
+    assert set(exceptions_doc.OPENED) == set(CaseKind) - DERIVED
 
 
 def test_every_reason_and_payment_status_is_explained() -> None:
