@@ -7,21 +7,25 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import asyncpg
 import pytest
 
-from tallystick.core.invoice import Status
+from tallystick.core.invoice import LatePayment, Status
+from tallystick.core.refund import RefundRule
 from tallystick.db.sql import Connection
 from tallystick.services import objects
 from tallystick.services.checkout import customer_view
 from tallystick.services.checkout_view import CustomerView
+from tallystick.services.claiming import confirm_address
 from tallystick.services.context import Context
+from tallystick.services.refund_decisions import reject_refund
+from tallystick.services.refunds import NewRefund, create_refund
 from tallystick.web.stream import InvoiceHub, StreamLimits
 from tests.web.conftest import LIMITS, Checkout
-from tests.web.shop import Shop
+from tests.web.shop import MERCHANT, Shop
 
 SECONDS_MAX = 30.0
 
@@ -104,6 +108,51 @@ async def test_the_view_comes_at_once_and_on_every_change(checkout: Checkout) ->
         await events.until("confirming")
         await shop.mine("ethereum", 12)
         assert (await events.until("paid"))["success_url"] == "https://shop.example/thanks"
+
+
+async def test_a_refund_moves_the_page_when_it_moves(shop: Shop) -> None:
+    """By the real services, and without reading anything again for want of news.
+
+    Planted and seen to fail: refunds that tell nobody who watches their invoice.
+    """
+    invoice = await shop.activate(await shop.create())
+    await shop.pay(invoice, "1.5")
+    await shop.mine("ethereum", 12)
+    hub = InvoiceHub(shop.ctx, limits=StreamLimits(reread_seconds=600.0, heartbeat_seconds=600.0))
+    async with hub.running(), asyncio.timeout(SECONDS_MAX):
+        events = hub.events(invoice.id, "127.0.0.1")
+
+        async def seen() -> tuple[str, list[str]]:
+            view = json.loads(cast("bytes", (await anext(events)).data))
+            return view["situation"], [f"{one['amount']} {one['text']}" for one in view["refunds"]]
+
+        assert await seen() == ("overpaid", [])
+        asked = NewRefund(reason="secret reason", invoice_id=invoice.id, rule=RefundRule.EXCESS)
+        async with shop.database.transaction() as connection:
+            refund = await create_refund(connection, shop.ctx, shop.merchant_id, MERCHANT, asked)
+        assert await seen() == ("overpaid_returning", ["24.5 waiting for your address"])
+        token = str(refund.claim_url).partition("token=")[2]
+        async with shop.database.transaction() as connection:
+            await confirm_address(connection, shop.ctx, refund.id, token, "0x" + "fe" * 20)
+        assert await seen() == ("overpaid_returning", ["24.5 being prepared"])
+        async with shop.database.transaction() as connection:
+            await reject_refund(connection, shop.ctx, shop.merchant_id, MERCHANT, refund.id, "secret note")
+        assert await seen() == ("overpaid", [])
+
+
+async def test_late_money_that_goes_back_by_rule_waits_for_an_address(shop: Shop) -> None:
+    """The rule itself asks for the refund, once the money is there for good."""
+    invoice = await shop.activate(await shop.create(late_payment=LatePayment.REFUND))
+    await shop.end(invoice)
+    await shop.pay(invoice)
+
+    async def situation() -> str:
+        async with shop.database.snapshot() as connection:
+            return (await customer_view(connection, shop.ctx, invoice.id)).situation
+
+    assert await situation() == "late_refunded"
+    await shop.mine("ethereum", 12)
+    assert await situation() == "refund_address"
 
 
 async def test_each_block_moves_the_count(checkout: Checkout) -> None:

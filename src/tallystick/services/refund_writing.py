@@ -29,7 +29,7 @@ from tallystick.db.sql import Connection
 from tallystick.services import objects
 from tallystick.services.cases import close_case, open_cases
 from tallystick.services.context import SYSTEM, Actor, Context
-from tallystick.services.events import NewEvent, publish
+from tallystick.services.events import INVOICES_CHANNEL, NewEvent, notify, publish
 
 _R = RefundStatus
 
@@ -86,7 +86,9 @@ async def advance(
 
 async def amend(connection: Connection, ctx: Context, old: StoredRefund, **changes: Any) -> StoredRefund:
     """Change something besides the status. Raises StaleWrite."""
-    return await store.update_refund(connection, old, replace(old, **changes), ctx.now())
+    written = await store.update_refund(connection, old, replace(old, **changes), ctx.now())
+    await notify(connection, [(INVOICES_CHANNEL, old.invoice_id)])  # its checkout page shows the refund
+    return written
 
 
 async def let_sign(connection: Connection, ctx: Context, refund: StoredRefund, actor: Actor) -> StoredRefund:
@@ -152,6 +154,7 @@ async def _record(
     note: str,
     now: datetime,
 ) -> None:
+    await notify(connection, [(INVOICES_CHANNEL, refund.invoice_id)])  # its checkout page shows the refund
     await store.SQL.insert_transition.run(
         connection,
         refund_id=refund.id,
