@@ -292,7 +292,7 @@ INSERT INTO networks (name, family, scanned_until)
 SELECT 'net-' || n, 'evm', to_timestamp(50) FROM generate_series(0, 2) AS n;
 INSERT INTO transfers (id, network, tx_hash, channel, ordinal, sender, recipient, amount, spend_key, first_evidence_at,
     first_seen_at, merchant_id, invoice_id, option_id)
-SELECT 'trf-' || n, 'net-' || n % 3, 'tx-' || n, 'log', 0, 's', 'r', 1, 'spend-' || n, now(), now(), 'mer',
+SELECT 'trf-' || n, 'net-' || n % 3, 'tx-' || n, 'log', 0, 's', 'address-' || n, 1, 'spend-' || n, now(), now(), 'mer',
     'inv-' || n, 'opt-' || n
 FROM generate_series(1, 20000) AS n;
 INSERT INTO anchors (transfer_id, network, block_hash)
@@ -303,6 +303,9 @@ INSERT INTO payments (id, transfer_id, merchant_id, invoice_id, option_id, match
     updated_at)
 SELECT 'pay-' || n, 'trf-' || n, 'mer', 'inv-' || n, 'opt-' || n, 'matched',
     CASE WHEN n % 2000 = 0 THEN 'orphaned' ELSE 'confirmed' END, 1, now(), now() FROM generate_series(1, 20000) AS n;
+INSERT INTO balance_checks (network, address, family, invoice_id, started_at, due_at)
+SELECT 'net-' || n % 3, 'address-' || n, 'evm', 'inv-' || n, now(),
+    CASE WHEN n % 10 = 0 THEN now() + n * interval '1 second' END FROM generate_series(1, 20000) AS n;
 ANALYZE;
 """
 PER_BLOCK: list[tuple[str, str, dict[str, Any], set[str]]] = [
@@ -316,7 +319,29 @@ PER_BLOCK: list[tuple[str, str, dict[str, Any], set[str]]] = [
         {"network": "net-1", "hashes": ["block-1"]},
         {"anchors", "conflicts", "transfers"},
     ),
+    ("intake", "held_by_block", {"network": "net-1", "hash": "block-1"}, {"anchors", "transfers"}),
     ("invoices", "transfers_of", {"ids": ["inv-7"]}, {"transfers", "payments"}),
+    ("intake", "known_transfers", {"network": "net-1", "tx_hashes": ["tx-7", "tx-8"]}, {"transfers"}),
+    ("intake", "own_senders", {"family": "evm", "addresses": ["address-7", "elsewhere"]}, {"addresses"}),
+    (
+        "balances",
+        "recheck",
+        {"network": "net-1", "hashes": ["block-1"], "at": None},
+        {"anchors", "transfers", "balance_checks"},
+    ),
+    (
+        "balances",
+        "claim_due",
+        {"network": "net-1", "now": None, "lease_until": None, "row_count": 100},
+        {"balance_checks"},
+    ),
+    (
+        "balances",
+        "read_subjects",
+        {"network": "net-1", "family": "evm", "height": 60, "addresses": ["address-7", "address-8"]},
+        {"addresses", "balance_checks", "transfers", "anchors"},
+    ),
+    ("balances", "findings_of", {"network": "net-1", "addresses": ["address-7"]}, {"transfers", "anchors"}),
 ]
 
 

@@ -16,6 +16,7 @@ import pytest
 from tallystick.core.cases import CaseKind, Resolution
 from tallystick.core.errors import Conflict, InvalidInput
 from tallystick.core.invoice import LatePayment
+from tallystick.core.refund import RefundRule
 from tallystick.services import objects
 from tallystick.services.assessing import Cause, CauseKind, assess_invoices
 from tallystick.services.deciding import Decider, attach
@@ -32,7 +33,7 @@ from tallystick.services.invoices import cancel_invoice, record_fulfillment
 from tallystick.services.locking import lock_invoices
 from tallystick.services.merchants import create_merchant
 from tallystick.services.networks import resume
-from tallystick.services.refund_decisions import reject_refund
+from tallystick.services.refund_decisions import approve_refund, reject_refund
 from tallystick.services.refunds import NewRefund, create_refund
 from tests.support.anvil import start_anvil, unique_chain_id
 from tests.support.evm import Chain, address_of
@@ -685,6 +686,26 @@ async def test_a_reversal_after_delivery_is_decided(timed: Stand, chain: Chain, 
     await chain.reorg(1)
     await timed.follow()
     assert await kinds(timed, invoice) == ["reversed"]
+
+
+async def test_a_reversal_after_everything_was_given_back(timed: Stand, chain: Chain) -> None:
+    """The refund stands in the new branch, what it gave back does not: a person looks, and it closes by itself."""
+    invoice = await timed.create("25.00")
+    sent = await chain.send_native(address_in(invoice), WEI)
+    await mine(timed, chain)
+    new = NewRefund(reason="back", invoice_id=invoice.id, rule=RefundRule.RECEIVED, address=address_of(7))
+    refund = await timed.do(create_refund, new)
+    await timed.do(approve_refund, refund.id, "agreed")
+    back = await chain.send_native(address_of(7), WEI, sender=1)
+    await mine(timed, chain)
+    assert (await timed.status(invoice), await kinds(timed, invoice)) == ("refunded", [])
+    await chain.reorg(2, [(back, 0)])
+    await timed.follow()
+    assert (await timed.status(invoice), await kinds(timed, invoice)) == ("review_required", ["reversed"])
+    assert (await timed.last(invoice)).reason == "reversed_after_refund"
+    await chain.submit(sent)
+    await mine(timed, chain)
+    assert (await timed.status(invoice), await kinds(timed, invoice)) == ("refunded", [])
 
 
 async def test_what_never_counted_is_no_reversal(timed: Stand, chain: Chain, token: str) -> None:
