@@ -346,14 +346,14 @@ def test_a_sum_too_large_for_a_line_is_written_in_several() -> None:
     }
 
 
-def test_an_entry_and_its_reversal_leave_nothing() -> None:
+def test_an_entry_and_its_opposite_leave_nothing() -> None:
     lines = Lines()
     lines.move(USDT, Account.ONCHAIN, Account.SUSPENSE, 5)
     lines.move(USD, Account.RECEIVABLE, Account.EXPECTED, 7)
     entry = lines.entry(EntryKind.POSITION, "because")
     assert entry is not None
-    assert balances([entry, entry.reversal("not any more")]) == {}
-    assert entry.reversal("not any more").reversal("because") == entry
+    assert balances([entry, entry.opposite("not any more")]) == {}
+    assert entry.opposite("not any more").opposite("because") == entry
     assert Lines().entry(EntryKind.POSITION, "") is None
 
 

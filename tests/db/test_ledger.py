@@ -134,7 +134,7 @@ async def test_an_entry_is_taken_back_once(connection: Connection) -> None:
     async with connection.transaction():
         await ledger.insert_entries(connection, [write_of("ent_1")], AT)
     (known,) = await ledger.in_force(connection, ["sub"])
-    back = known.entry.reversal("not any more")
+    back = known.entry.opposite("not any more")
     async with connection.transaction():
         reversing = ledger.EntryWrite("ent_2", known.about, back, None, known.id)
         await ledger.insert_entries(connection, [reversing], AT)

@@ -4,7 +4,7 @@ For: `tests.support.invariants`, which asks at the end of every stand; also simu
 SQL is said in SQL, apart from the code under test; what stands for each invoice is found again from its facts alone.
 Must not: change anything.
 
-Each rule was seen to fail with a planted bug: `reversal` that keeps the signs (balance of the account, exact negation);
+Each rule was seen to fail with a planted bug: `opposite` that keeps the signs (balance of the account, exact negation);
 `book` that writes the new entry without the reversing one (two in force, not what the facts say); receipts for
 transfers whatever their status (on chain); `book` left out of `assessing.save` (not what the facts say).
 """

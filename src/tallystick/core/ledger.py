@@ -149,7 +149,7 @@ class Entry:
                 f"A {self.kind} entry has a line without an amount, or with one too large to write."
             )
 
-    def reversal(self, note: str) -> Entry:
+    def opposite(self, note: str) -> Entry:
         """The entry that takes this one back."""
         lines = (Posting(one.account, one.denomination, -one.amount) for one in self.postings)
         return Entry(self.kind, tuple(lines), note)

@@ -46,7 +46,7 @@ async def book(connection: Connection, ctx: Context, looks: Sequence[Look], now:
         store.EntryWrite(
             next(ids),
             known.about,
-            known.entry.reversal(f"No longer so: {known.entry.note}"),
+            known.entry.opposite(f"No longer so: {known.entry.note}"),
             sequence,
             known.id,
         )
