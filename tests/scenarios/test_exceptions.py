@@ -19,6 +19,7 @@ from tallystick.core.invoice import LatePayment
 from tallystick.core.refund import RefundRule
 from tallystick.services import objects
 from tallystick.services.assessing import Cause, CauseKind, assess_invoices
+from tallystick.services.balances import check_invoices
 from tallystick.services.deciding import Decider, attach
 from tallystick.services.disputes import DisputeOutcome, Exhibit, open_dispute, resolve_dispute
 from tallystick.services.exceptions import (
@@ -560,6 +561,37 @@ async def test_the_wrong_network_is_accepted(two: Stand, chain: Chain, other: Ch
     assert (await two.status(invoice), await kinds(two, invoice)) == ("paid", [])
 
 
+@pytest.mark.parametrize("action", [R.ACCEPT, R.ATTACH])
+async def test_value_that_no_transfer_explains(
+    database_url: str, chain: Chain, clock: Clock, action: Resolution
+) -> None:
+    """A contract sent it and no node tells. Accepted or attached with a value, it is not found a second time."""
+    batch = await chain.deploy("Batch")
+    network = evm_network("local", chain.chain_id, confirmations=1)
+    async with open_stand(database_url, (network, chain.url), clock=clock, traces="off") as shop:
+        invoice, other = await shop.create("25.00"), await shop.create("25.00")
+        await chain.send_call(batch, "Batch", "payNative", [address_in(invoice)], [WEI], value=WEI)
+        await mine(shop, chain)
+        await check_invoices(shop.ctx, shop.sources, [invoice.id], ACTOR)
+        assert (await shop.status(invoice), await kinds(shop, invoice)) == (
+            "review_required",
+            ["unattributed_value"],
+        )
+        if action is R.ACCEPT:
+            await decide(shop, invoice, action)
+        else:
+            with pytest.raises(InvalidInput):
+                await decide(shop, invoice, action, invoice_id=other.id)
+            await decide(shop, invoice, action, invoice_id=other.id, value="25.00")
+        paid, left = (invoice, other) if action is R.ACCEPT else (other, invoice)
+        for _ in range(2):
+            assert (await shop.status(paid), (await shop.get(paid)).amount_paid) == ("paid", "25.00")
+            assert (await shop.status(left), await kinds(shop, invoice)) == ("awaiting_payment", [])
+            await mine(shop, chain)
+            await check_invoices(shop.ctx, shop.sources, [invoice.id, other.id], ACTOR)
+        assert len(await shop.rows("SELECT id FROM transfers")) == 1
+
+
 async def test_unsupported_tokens_are_exactly_one_case_however_many_come(timed: Stand, chain: Chain) -> None:
     """Anybody can send them. The status does not change, and nobody is asked twice, also after ignoring it."""
     junk = await chain.deploy_token("Free Money", "FREE", 18)
@@ -893,11 +925,10 @@ async def test_a_halted_network_is_a_case_with_every_merchant_it_matters_to(
 
 
 def test_every_kind_that_an_invoice_can_have_is_tried_here() -> None:
-    """`unmatched` is reconciliation's, `unattributed_value` needs a node without traces, `refund_failed` a refund."""
+    """`unmatched` is reconciliation's; refunds and endpoints have tests of their own."""
     text = Path(__file__).read_text()
     elsewhere = {
         CaseKind.UNMATCHED,
-        CaseKind.UNATTRIBUTED_VALUE,
         CaseKind.REFUND_FAILED,
         CaseKind.WEBHOOK_FAILED,
     }

@@ -72,7 +72,8 @@ _EMPTY: dict[str, str] = {
         WHERE (p.merchant_id, p.invoice_id, p.option_id) IS DISTINCT FROM (t.merchant_id, t.invoice_id, t.option_id)""",
     "an open exception is about a transfer of another invoice": """
         SELECT x.id AS object_id, x.kind FROM exceptions AS x JOIN transfers AS t ON t.id = ANY(x.transfer_ids)
-        WHERE x.status = 'open' AND t.invoice_id IS DISTINCT FROM x.invoice_id""",
+        WHERE x.status = 'open' AND t.invoice_id IS DISTINCT FROM x.invoice_id
+          AND x.kind <> 'reversed' -- what left the chain may come back, and be attached to another""",
     "an open exception is about something that is in order": """
         SELECT x.id AS object_id, x.kind, x.subject FROM exceptions AS x
         WHERE x.status = 'open' AND (

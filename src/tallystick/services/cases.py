@@ -81,10 +81,13 @@ def _is_over(kind: CaseKind, row: Record, look: Look) -> bool:
         return True
     if kind is not CaseKind.REVERSED:
         return False
-    confirmed = {
-        verdict.transfer_id for verdict in look.judged.verdicts if verdict.status is PaymentStatus.CONFIRMED
+    # What was attached to another invoice meanwhile stands there, or is a case there.
+    missing = {
+        verdict.transfer_id
+        for verdict in look.judged.verdicts
+        if verdict.status is not PaymentStatus.CONFIRMED
     }
-    return set(row["transfer_ids"]) <= confirmed
+    return not set(row["transfer_ids"]) & missing
 
 
 async def _want(
