@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
+from tallystick.chains.evm.trace_modes import TRACE_MODES, TraceMode
 from tallystick.config_reader import Table, environment_form
 from tallystick.core.chain import Finality, Requirement
 from tallystick.core.currencies import MINOR_UNIT_DECIMALS
@@ -20,8 +21,6 @@ from tallystick.core.money import DECIMALS_MAX, Asset
 from tallystick.core.network import Network
 
 URL_LENGTH_MAX: Final = 2048
-TraceMode: TypeAlias = Literal["auto", "trace_block", "debug", "off"]
-TRACE_MODES: Final[tuple[TraceMode, ...]] = ("auto", "trace_block", "debug", "off")
 NETWORKS_MAX: Final = 64
 TOKENS_MAX: Final = 256
 CONFIRMATIONS_DEFAULT: Final = 12

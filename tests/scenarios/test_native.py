@@ -127,6 +127,32 @@ async def test_mined_again_with_another_amount_is_another_payment(stand: Stand, 
     assert sorted(payment.status for payment in seen.payments) == ["confirmed", "failed"]
 
 
+async def test_a_payment_mined_again_where_traces_are_lost_has_not_failed(
+    database_url: str, chain: Chain, batch: str
+) -> None:
+    """The new block holds the transaction, but its node no longer tells what it moved: nobody knows, so nobody says
+    "failed". The balance shows that the money is there.
+
+    Bug planted: not told taken for not moved; the payment is called failed for ever.
+    """
+    network = evm_network("local", chain.chain_id, confirmations=1)
+    async with LyingProxy(chain.url) as proxy, open_stand(database_url, (network, proxy.url)) as stand:
+        invoice = await stand.create("25.00")
+        to = [address_in(invoice)]
+        signed = await chain.send_call(batch, "Batch", "payNative", to, [WEI], value=WEI)
+        await settle(stand, chain, 1)
+        assert await stand.status(invoice) == "paid"
+        proxy.lie(Fault.TRACES_REFUSED)
+        await chain.reorg(1)
+        await chain.submit(signed)
+        await settle(stand, chain, 2)
+        seen = await stand.get(invoice)
+        assert [payment.status for payment in seen.payments] == ["orphaned"]
+        (look,) = await check(stand, invoice)
+        assert look.finding.amount == WEI
+        assert (await stand.get(invoice)).status == "review_required"
+
+
 # -- internal moves
 
 

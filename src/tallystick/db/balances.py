@@ -6,7 +6,7 @@ transfer like any other, and no row of it is ever changed. Must not: decide what
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -45,10 +45,17 @@ class Found:
     stands: bool
 
 
-async def schedule_checks(connection: Connection, invoice_ids: Sequence[str], at: datetime) -> None:
-    """Look at the addresses of these invoices, whose windows have ended; again later. Does nothing the second time."""
+async def schedule_checks(
+    connection: Connection, invoice_ids: Sequence[str], networks: Iterable[str], at: datetime
+) -> None:
+    """Look at the addresses of these invoices, whose windows have ended, on these networks; again later.
+
+    Does nothing the second time.
+    """
     if invoice_ids:
-        await SQL.schedule_checks.run(connection, invoice_ids=list(invoice_ids), at=at)
+        await SQL.schedule_checks.run(
+            connection, invoice_ids=list(invoice_ids), networks=list(networks), at=at
+        )
 
 
 async def claim_due(

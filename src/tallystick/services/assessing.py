@@ -25,6 +25,7 @@ from tallystick.core.chain import NetworkView
 from tallystick.core.ids import IdKind
 from tallystick.core.invoice import DecisionKind, Match, OptionStatus, PaymentStatus, Status
 from tallystick.core.transitions import Reason, steps
+from tallystick.db import invoice_writes as writes
 from tallystick.db import invoices as store
 from tallystick.db import networks as network_store
 from tallystick.db.balances import schedule_checks
@@ -70,9 +71,9 @@ class Cause:
 class Changes:
     """What one or more assessments ask to be written. Filled by `decide`, applied by `save`."""
 
-    invoices: list[store.InvoiceWrite] = field(default_factory=list)
-    transitions: list[store.TransitionWrite] = field(default_factory=list)
-    payments: list[store.PaymentWrite] = field(default_factory=list)
+    invoices: list[writes.InvoiceWrite] = field(default_factory=list)
+    transitions: list[writes.TransitionWrite] = field(default_factory=list)
+    payments: list[writes.PaymentWrite] = field(default_factory=list)
     wakeups: dict[str, tuple[Wakeup, ...]] = field(default_factory=dict)
     events: list[NewEvent] = field(default_factory=list)
     looks: list[Look] = field(default_factory=list)
@@ -95,13 +96,13 @@ async def assess_invoices(connection: Connection, ctx: Context, ids: Sequence[st
 
 async def save(connection: Connection, ctx: Context, changes: Changes, now: datetime) -> None:
     """Write what was decided. Raises StaleWrite, with nothing kept, when another writer was first."""
-    await store.write_invoices(connection, changes.invoices, now)
-    await store.write_transitions(connection, changes.transitions, now)
-    await store.write_payments(connection, changes.payments, now)
-    await store.write_wakeups(connection, changes.wakeups)
+    await writes.write_invoices(connection, changes.invoices, now)
+    await writes.write_transitions(connection, changes.transitions, now)
+    await writes.write_payments(connection, changes.payments, now)
+    await writes.write_wakeups(connection, changes.wakeups)
     if changes.closed_with_open_options:
         await store.SQL.expire_options.run(connection, ids=changes.closed_with_open_options)
-    await schedule_checks(connection, changes.ended_without_enough, now)
+    await schedule_checks(connection, changes.ended_without_enough, ctx.networks, now)
     await publish(connection, ctx, changes.events, at=now)
     await update_cases(connection, ctx, changes.looks, now)
     await write_refund_verdicts(connection, ctx, changes.looks, now)
@@ -148,7 +149,7 @@ def decide(
     for status in way:
         writer.step(status, changes)
     changes.invoices.append(
-        store.InvoiceWrite(
+        writes.InvoiceWrite(
             id=invoice.id,
             old_status=invoice.status,
             old_sequence=invoice.sequence,
@@ -163,9 +164,9 @@ def decide(
 
 def first_step(
     invoice: store.StoredInvoice, shown: objects.Invoice, cause: Cause
-) -> tuple[store.TransitionWrite, NewEvent]:
+) -> tuple[writes.TransitionWrite, NewEvent]:
     """The transition and event of an invoice coming into being (sequence 1, status created)."""
-    write = store.TransitionWrite(
+    write = writes.TransitionWrite(
         invoice_id=invoice.id,
         sequence=1,
         from_status=None,
@@ -189,7 +190,7 @@ def first_step(
 @dataclass(frozen=True, slots=True)
 class _PaymentChange:
     transfer: store.StoredTransfer
-    write: store.PaymentWrite
+    write: writes.PaymentWrite
 
 
 _EVENTS_OF_PAYMENT: Final[dict[PaymentStatus, str]] = {
@@ -218,7 +219,7 @@ def _payment_changes(
             continue
         types = _payment_events(known.status if known is not None else None, verdict.status)
         first = known.event_sequence if known is not None else 0
-        write = store.PaymentWrite(
+        write = writes.PaymentWrite(
             id=known.id if known is not None else ctx.new_id(IdKind.PAYMENT),
             transfer_id=transfer.fact.id,
             merchant_id=invoice.merchant_id,
@@ -323,7 +324,7 @@ class _StepWriter:
         self.event_sequence += 1
         evidence = evidence_of(self._invoice, status, self._judged, self._views) + self._cause.evidence
         reason = reason_of(self._status, status, self._judged, self._around)
-        write = store.TransitionWrite(
+        write = writes.TransitionWrite(
             invoice_id=self._invoice.id,
             sequence=self._sequence,
             from_status=self._status,
@@ -350,7 +351,7 @@ class _StepWriter:
 
 
 def _transition(
-    write: store.TransitionWrite, evidence: tuple[dict[str, Any], ...], at: datetime
+    write: writes.TransitionWrite, evidence: tuple[dict[str, Any], ...], at: datetime
 ) -> objects.Transition:
     return objects.Transition(
         sequence=write.sequence,

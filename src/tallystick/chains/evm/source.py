@@ -34,7 +34,8 @@ from tallystick.chains.evm.rpc import (
     value_in,
 )
 from tallystick.chains.evm.token_info import TokenInfo, token_calls, token_info_in
-from tallystick.chains.evm.tracing import TraceMode, Tracing
+from tallystick.chains.evm.trace_modes import TraceMode
+from tallystick.chains.evm.tracing import Tracing
 from tallystick.chains.source import ChainIdentity, NodeState
 from tallystick.core.balance import AccountState
 from tallystick.core.chain import Block, BlockHeader, BlockRef, Head, MempoolSnapshot

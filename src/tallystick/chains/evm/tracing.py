@@ -30,12 +30,10 @@ from tallystick.chains.evm.messages import (
     quantity,
 )
 from tallystick.chains.evm.rpc import Call, RpcBeyond, RpcClient, RpcRefused
+from tallystick.chains.evm.trace_modes import TraceMode
 from tallystick.chains.evm.traces import with_flat, with_frames
 from tallystick.core.chain import Block
 from tallystick.core.errors import SourceError, SourceIncomplete, SourceUnavailable
-
-TraceMode: TypeAlias = Literal["auto", "trace_block", "debug", "off"]
-TRACE_MODES: Final[tuple[TraceMode, ...]] = ("auto", "trace_block", "debug", "off")
 
 _Method: TypeAlias = Literal["trace_block", "debug", "none"]
 

@@ -2,11 +2,11 @@
 
 -- name: schedule_checks!
 -- The windows of these invoices have ended without enough money: each of their addresses is looked at on every network of
--- its family, now and later. What was scheduled before stays as it is.
+-- its family that is configured, now and later. What was scheduled before stays as it is.
 INSERT INTO balance_checks (network, address, family, invoice_id, started_at, due_at)
 SELECT n.name, a.address, a.family, a.invoice_id, :at, :at
 FROM payment_options AS o JOIN addresses AS a ON a.option_id = o.id JOIN networks AS n ON n.family = a.family
-WHERE o.invoice_id = ANY(:invoice_ids::text[])
+WHERE o.invoice_id = ANY(:invoice_ids::text[]) AND n.name = ANY(:networks::text[])
 ON CONFLICT (network, address) DO UPDATE SET started_at = :at, due_at = :at WHERE balance_checks.started_at IS NULL;
 
 -- name: recheck!
