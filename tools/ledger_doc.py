@@ -120,7 +120,7 @@ _FINE_PRINT: Final = [
     "What does not count stays in `suspense`: it is the money that an open exception asks a person about. Where more",
     "came than was asked, the excess is taken from what arrived last, as the fraction of it that was not needed,",
     "rounded down to the base unit. A refund takes from the payments it names; else from `overpayment`, then",
-    "`suspense`, then `merchant`. A refund that is not sent yet is owed only as far as what it gives back is confirmed.",
+    "`suspense`, then `merchant`. A refund not sent yet is owed only as far as what it gives back is confirmed.",
     "",
 ]
 
