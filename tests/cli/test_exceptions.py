@@ -71,6 +71,29 @@ async def test_an_operator_looks_decides_and_assigns(
     assert f"exception {listed[1]['id']}, overpaid, open" in text
 
 
+async def test_an_operator_opens_and_resolves_a_dispute(
+    settings: dict[str, str], invoices: list[dict[str, Any]]
+) -> None:
+    """With what it rests on; a second one is refused."""
+    about, note = invoices[0]["id"], ("--note", "the customer wrote")
+    evidence = ("--evidence", "message: Where is it?", "--evidence", "photo: https://shop.example/1")
+    opening = ("dispute", "open", about, "--reason", "not delivered", *note)
+    opened = await run(*opening, *evidence, "--json", **settings)
+    assert opened.object["status"] == "disputed", opened
+    failed(await run(*opening, **settings), "open already")
+    shown = (await run("invoice", "show", about, "--json", **settings)).object
+    last = shown["transitions"][-1]
+    said = {one["type"]: one for one in last["evidence"]}
+    assert (last["actor"]["type"], said["decision"]["reason"]) == ("operator", "not delivered")
+    assert (said["message"]["text"], said["photo"]["url"]) == ("Where is it?", "https://shop.example/1")
+    done = await run("dispute", "resolve", about, "withdrawn", *note, "--json", **settings)
+    assert done.object["status"] == "overpaid", done
+    failed(await run("dispute", "resolve", about, "withdrawn", *note, **settings), "No dispute")
+    failed(await run("dispute", "resolve", about, "draw", *note, **settings), "merchant, customer, withdrawn")
+    failed(await run(*opening, "--evidence", "nothing", **settings), "type: text")
+    failed(await run("dispute", "open", "inv_x", "--reason", "r", *note, **settings), "no such invoice")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

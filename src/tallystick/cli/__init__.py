@@ -36,6 +36,7 @@ _COMMANDS: Final = (
     ("invoice", "inspect:invoice", "Show an invoice with its history."),
     ("exception", "exceptions:exception", "See what needs a person, and decide about it."),
     ("refund", "refunds:refund", "See refunds, approve or reject them."),
+    ("dispute", "exceptions:dispute", "Open and resolve disputes about payments."),
     ("trace", "inspect:trace", "Show what a transaction paid."),
     ("network", "manage:network", "Resume a halted network, or raise what it requires."),
     ("doctor", "doctor:doctor", "Check configuration, database, nodes, tokens, clocks."),

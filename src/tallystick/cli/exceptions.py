@@ -1,4 +1,4 @@
-"""The queue of exceptions for operators: what needs a person, and deciding about it. Of every merchant."""
+"""The queue of exceptions and disputes for operators: what needs a person, and deciding about it. Of all merchants."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from tallystick.cli.manage import operator, transact
 if TYPE_CHECKING:
     from tallystick.db.sql import Connection
     from tallystick.services.context import Context
+    from tallystick.services.disputes import Exhibit
 
 exception: Final = App(name="exception", help="Exceptions: what needs a person.")
+dispute: Final = App(name="dispute", help="Disputes about payments.")
 
 LISTED_MAX: Final = 1000
+TYPE_LENGTH_MAX: Final = 64
 
 
 @exception.command(name="list")
@@ -180,6 +183,121 @@ def assign_exception(
         return await exceptions.assign(connection, ctx, merchant_id, operator(), exception_id, owner, note)
 
     print_object(transact(work), as_json=json)
+
+
+@dispute.command(name="open")
+def open_dispute(
+    invoice_id: str,
+    *,
+    reason: str,
+    note: str,
+    evidence: Annotated[list[str] | None, Parameter(negative="")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Say that an invoice's payment is disputed.
+
+    Parameters
+    ----------
+    invoice_id
+        inv_…
+    reason
+        What is claimed, in a few words.
+    note
+        What you know about it; kept with the history.
+    evidence
+        What it rests on, such as "message: Where is it?" or "photo: https://…". May be given several times.
+    """
+
+    async def work(connection: Connection, ctx: Context) -> Any:
+        from tallystick.services import disputes
+
+        owner = await _owner_of(connection, invoice_id)
+        return await disputes.open_dispute(
+            connection,
+            ctx,
+            owner,
+            operator(),
+            invoice_id,
+            reason=reason,
+            note=note,
+            evidence=_exhibits(evidence or []),
+        )
+
+    print_object(transact(work), as_json=json)
+
+
+@dispute.command(name="resolve")
+def resolve_dispute(
+    invoice_id: str,
+    outcome: str,
+    *,
+    note: str,
+    evidence: Annotated[list[str] | None, Parameter(negative="")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Say how a dispute ended. No money moves: where the customer is right, ask for a refund.
+
+    Parameters
+    ----------
+    invoice_id
+        inv_…
+    outcome
+        merchant, customer or withdrawn.
+    note
+        How it was settled; kept with the history.
+    evidence
+        As for opening.
+    """
+
+    async def work(connection: Connection, ctx: Context) -> Any:
+        from tallystick.core.errors import InvalidInput
+        from tallystick.services import disputes
+
+        if outcome not in tuple(disputes.DisputeOutcome):
+            raise InvalidInput.at("/outcome", f"must be one of {', '.join(disputes.DisputeOutcome)}")
+        owner = await _owner_of(connection, invoice_id)
+        return await disputes.resolve_dispute(
+            connection,
+            ctx,
+            owner,
+            operator(),
+            invoice_id,
+            outcome=disputes.DisputeOutcome(outcome),
+            note=note,
+            evidence=_exhibits(evidence or []),
+        )
+
+    print_object(transact(work), as_json=json)
+
+
+def _exhibits(evidence: list[str]) -> tuple[Exhibit, ...]:
+    """`type: text` or `type: https://…` each."""
+    from tallystick.core.errors import InvalidInput
+    from tallystick.core.urls import check_return_url
+    from tallystick.services.disputes import Exhibit
+
+    found = []
+    for position, one in enumerate(evidence):
+        kind, colon, rest = (part.strip() for part in one.partition(":"))
+        pointer = f"/evidence/{position}"
+        if not (colon and rest and 1 <= len(kind) <= TYPE_LENGTH_MAX):
+            raise InvalidInput.at(pointer, 'must be written as "type: text"')
+        if rest.startswith(("http://", "https://")):
+            check_return_url(rest, pointer=pointer)
+            found.append(Exhibit(kind, url=rest))
+        else:
+            found.append(Exhibit(kind, text=rest))
+    return tuple(found)
+
+
+async def _owner_of(connection: Connection, invoice_id: str) -> str:
+    from tallystick.core.errors import NotFound
+    from tallystick.db.operators import merchant_of_invoice
+
+    owner = await merchant_of_invoice(connection, invoice_id)
+    if owner is None:
+        raise NotFound("There is no such invoice.", object_id=invoice_id)
+    return owner
 
 
 async def _merchant(connection: Connection, exception_id: str) -> str:
