@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from fractions import Fraction
 
 from tallystick.core.assess import Assessment, being_given_back
@@ -127,9 +128,9 @@ def position(terms: InvoiceTerms, facts: Facts, judged: Assessment) -> Entry | N
 # How it is found -----------------------------------------------------------------------------------------------------
 
 
-def _arrival(fact: TransferFact) -> tuple[float, str, str, str]:
+def _arrival(fact: TransferFact) -> tuple[datetime, str, str, str]:
     """The order of arrival: the first chain time that held it. Ties are broken by identity, so that all agree."""
-    return fact.first_evidence_at.timestamp(), fact.key.network, fact.key.tx_hash, fact.id
+    return fact.first_evidence_at, fact.key.network, fact.key.tx_hash, fact.id
 
 
 def _is_received(fact: TransferFact, verdict: Verdict) -> bool:
@@ -142,7 +143,11 @@ def _is_received(fact: TransferFact, verdict: Verdict) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """Everything that the rules are asked of. `units` are what counts, less what is being given back."""
+    """Everything that the rules are asked of.
+
+    `units` are what counts, less what is being given back. `paying` are those that pay the invoice, in the order of
+    arrival: late money does where it is accepted, kept, or too much.
+    """
 
     terms: InvoiceTerms
     facts: Facts
@@ -151,6 +156,7 @@ class _Case:
     transfers: Mapping[str, TransferFact]
     set_aside: frozenset[str]
     units: list[Unit]
+    paying: list[Unit]
 
     @classmethod
     def of(cls, terms: InvoiceTerms, facts: Facts, judged: Assessment) -> _Case:
@@ -159,7 +165,13 @@ class _Case:
         set_aside = being_given_back(facts, judged.refunds)
         counting = [(fact, verdicts[fact.id]) for fact in transfers.values() if fact.id not in set_aside]
         units = units_of(terms, facts.decisions, counting)
-        return cls(terms, facts, judged, verdicts, transfers, set_aside, units)
+        late_too = terms.late_payment is LatePayment.ACCEPT or judged.too_much
+        kept = facts.decisions.named(DecisionKind.KEEP)
+        paying = [
+            unit for unit in units if unit.confirmed and (late_too or unit.on_time or unit.members <= kept)
+        ]
+        paying.sort(key=lambda unit: max(_arrival(transfers[one]) for one in unit.members))
+        return cls(terms, facts, judged, verdicts, transfers, set_aside, units, paying)
 
     @property
     def rule(self) -> Rule:
@@ -168,21 +180,6 @@ class _Case:
     @property
     def written_off(self) -> frozenset[str]:
         return self.facts.decisions.named(DecisionKind.WRITE_OFF)
-
-    def paying(self) -> list[Unit]:
-        """What pays the invoice, in the order of arrival. Late money pays where it is accepted, kept, or too much."""
-        decisions = self.facts.decisions
-        late_too = self.terms.late_payment is LatePayment.ACCEPT or self.judged.too_much
-        kept = decisions.named(DecisionKind.KEEP)
-        paying = [
-            unit
-            for unit in self.units
-            if unit.confirmed and (late_too or unit.on_time or unit.members <= kept)
-        ]
-        return sorted(paying, key=self._last_arrival)
-
-    def _last_arrival(self, unit: Unit) -> tuple[float, str, str, str]:
-        return max(_arrival(self.transfers[one]) for one in unit.members)
 
 
 @dataclass(slots=True)
@@ -258,15 +255,14 @@ def _earned(case: _Case) -> frozenset[str]:
     """Transfers that are the merchant's: what pays an invoice that is paid, and what was kept by decision."""
     if case.rule.money is not Account.MERCHANT:
         return case.written_off
-    return case.written_off.union(*(unit.members for unit in case.paying()))
+    return case.written_off.union(*(unit.members for unit in case.paying))
 
 
 def _excess(case: _Case) -> dict[str, int]:
     """Base units of each transfer above what was asked, taken from what arrived last. Rounded down."""
-    paying = case.paying()
-    excess = sum((_counts_for(unit, case) for unit in paying), Fraction(0)) - 1
+    excess = sum((_counts_for(unit, case) for unit in case.paying), Fraction(0)) - 1
     found: dict[str, int] = {}
-    for unit in reversed(paying):
+    for unit in reversed(case.paying):
         if excess <= 0:
             break
         share = _counts_for(unit, case)
@@ -295,7 +291,7 @@ def _missing(case: _Case) -> tuple[Account, int] | None:
     account = case.rule.missing
     if account is None or (case.judged.status is Status.UNDERPAID and _all_dealt_with(case)):
         return None
-    counting = case.paying() if account is Account.LOSSES else [unit for unit in case.units if unit.confirmed]
+    counting = case.paying if account is Account.LOSSES else [unit for unit in case.units if unit.confirmed]
     share = sum((unit.asked for unit in counting), Fraction(0))
     return account, max(0, case.terms.price.amount - math.floor(share * case.terms.price.amount))
 

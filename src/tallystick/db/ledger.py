@@ -20,7 +20,7 @@ SQL: Final = load("ledger")
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What an entry stands for, and in whose books. `subject` is the id of a payment, an invoice, a refund or a batch."""
+    """What an entry stands for, and in whose books. `subject`: the id of a payment, an invoice, a refund or a batch."""
 
     merchant_id: str
     subject: str

@@ -29,6 +29,7 @@ from tallystick.core.invoice import (
 )
 from tallystick.core.money import Price
 from tallystick.core.policy import Applied
+from tallystick.db import invoice_writes as writes
 from tallystick.db import invoices as store
 from tallystick.db.merchants import MerchantSettings, merchant_settings
 from tallystick.db.networks import read_views, share_networks
@@ -216,7 +217,7 @@ async def _store_new(
     judged = decide(ctx, invoice, views, cause, now, changes)
     shown = invoice_object(ctx, invoice, judged, status=judged.status, updated_at=now)
     first, created_event = first_step(invoice, shown, cause)
-    await store.insert_invoice(
+    await writes.insert_invoice(
         connection, invoice, changes.invoices[0], [first, *changes.transitions], changes.wakeups[invoice.id]
     )
     await publish(connection, ctx, [created_event, *changes.events], at=now)
@@ -335,7 +336,7 @@ async def activate_option(
         await requoting.renew_ended(connection, ctx, option_id, rates)
         wallets = await issuing_wallets(connection, invoice.merchant_id)
         issued = await allocate(ctx, network, wallets, option)
-        await store.activate_option(connection, issued, now)
+        await writes.activate_option(connection, issued, now)
         await assess_invoices(connection, ctx, [invoice_id], _request(actor))
     elif option.status is OptionStatus.EXPIRED:
         raise Conflict("The payment option has expired.", object_id=option_id)
