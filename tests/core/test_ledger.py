@@ -4,7 +4,7 @@ Each row is judged with its facts in both orders and told twice; status and book
 base units (`USDT 100` is what 100.00 USD asks; `USD 10000` are cents), debits `+`, credits `-`.
 
 Planted bugs seen to fail: `merchant` for everything that came with a paid invoice, counting or not; the excess taken
-from what arrived first; a refund owed whatever stands; `late_too` always true in `_Case.paying`; what a person accepted
+from what arrived first; a refund owed whatever stands; `late_too` always true in `_Case.of`; what a person accepted
 counted as more than the price; the `REFUNDED` exemption left out of `_lost_after_delivery`; balance check removed from
 `Entry`.
 """
@@ -263,6 +263,7 @@ ROWS = [
     Row("sent, not final", ASKED, known(paid(100), refund(100, R.BROADCAST, SHALLOW, of="a")), S.PAID, "merchant fulfill", "", (got(100), "position: refunds_payable USDT -100, suspense USDT +100")),
     Row("given back", ASKED, known(paid(100), refund(100, R.BROADCAST, DEEP, of="a")), S.REFUNDED, "none none", "", (got(100), "position: refunds_payable USDT -100, suspense USDT +100", "r sent: onchain USDT -100, refunds_payable USDT +100")),
     Row("given back after delivery", ASKED, known(paid(100), refund(100, R.BROADCAST, DEEP, of="a"), by=decided(fulfilled=True)), S.REFUNDED, "none none", "", (got(100), "position: refunds_payable USDT -100, suspense USDT +100", "r sent: onchain USDT -100, refunds_payable USDT +100")),
+    Row("a part gone after delivery, the rest given back", ASKED, known(paid(60), paid(40, GONE, id="b"), refund(60, R.BROADCAST, DEEP, of="a"), by=decided(fulfilled=True)), S.REFUNDED, "none none", "", (got(60), "position: refunds_payable USDT -60, suspense USDT +60", "r sent: onchain USDT -60, refunds_payable USDT +60")),
     Row("the customer bears the fee", ASKED, known(paid(100), refund(100, R.BROADCAST, DEEP, of="a", fee=3)), S.REFUNDED, "none none", "", (got(100), "position: refunds_payable USDT -100, suspense USDT +100", "r sent: onchain USDT -97, refunds_payable USDT +100, fees USDT -3")),
     Row("the excess is given back", ASKED, known(paid(150), refund(50, R.BROADCAST, DEEP)), S.OVERPAID, "merchant fulfill", "overpaid:a", (got(150), "position: merchant USDT -100, refunds_payable USDT -50, suspense USDT +150", "r sent: onchain USDT -50, refunds_payable USDT +50")),
     Row("a part of a paid order is given back", ASKED, known(paid(100), refund(30, R.BROADCAST, DEEP)), S.PAID, "merchant fulfill", "", (got(100), "position: merchant USDT -70, refunds_payable USDT -30, suspense USDT +100", "r sent: onchain USDT -30, refunds_payable USDT +30")),

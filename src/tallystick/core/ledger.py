@@ -159,32 +159,34 @@ class Lines:
     """Amounts by denomination and account, until they make an entry. Each is written once, in a fixed order."""
 
     def __init__(self) -> None:
-        self._amounts: dict[tuple[Denomination, Account], int] = {}
-
-    def add(self, denomination: Denomination, account: Account, amount: int) -> None:
-        """Debit an account, or credit it with a negative amount."""
-        key = denomination, account
-        self._amounts[key] = self._amounts.get(key, 0) + amount
+        self._amounts: dict[Denomination, dict[Account, int]] = {}
 
     def move(self, denomination: Denomination, debit: Account, credit: Account, amount: int) -> None:
         """Debit one account and credit another."""
-        self.add(denomination, debit, amount)
-        self.add(denomination, credit, -amount)
+        if amount:
+            amounts = self._amounts.setdefault(denomination, {})
+            amounts[debit] = amounts.get(debit, 0) + amount
+            amounts[credit] = amounts.get(credit, 0) - amount
 
     def entry(self, kind: EntryKind, note: str) -> Entry | None:
         """The entry, or None where nothing is to be said."""
-        order = list(Account)
-        found = sorted(self._amounts.items(), key=lambda item: (item[0][0], order.index(item[0][1])))
         postings = tuple(
             Posting(account, denomination, part)
-            for (denomination, account), amount in found
-            for part in _writable(amount)
+            for denomination, amounts in sorted(self._amounts.items())
+            for account in sorted(amounts, key=_ORDER.__getitem__)
+            for part in _writable(amounts[account])
         )
         return Entry(kind, postings, note) if postings else None
 
 
+_ORDER: Final = {account: place for place, account in enumerate(Account)}
+
+
 def _writable(amount: int) -> Iterator[int]:
     """An amount in parts that fit their column: hostile tokens can carry sums that no single transfer can."""
+    if 0 < abs(amount) <= AMOUNT_MAX:
+        yield amount
+        return
     sign = -1 if amount < 0 else 1
     left = abs(amount)
     while left:
