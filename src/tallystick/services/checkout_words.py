@@ -66,7 +66,7 @@ _OPEN: Final = {
     S.AWAITING_PAYMENT: Words(
         Phase.WAITING,
         "Waiting for your payment",
-        "Send exactly the amount shown, to the address shown.",
+        "Send exactly the amount shown here.",
         "We notice it by ourselves.",
     ),
     S.REQUOTING: Words(
