@@ -13,9 +13,12 @@ import pytest
 
 from tallystick.core.balance import AccountState, BalanceOutcome
 from tallystick.core.chain import BlockRef
-from tallystick.core.errors import StaleWrite
+from tallystick.core.errors import IllegalTransition, StaleWrite
+from tallystick.db.sql import Connection
+from tallystick.services import balances
+from tallystick.services.assessing import Cause, assess_invoices
 from tallystick.services.balances import Look, check_invoices
-from tallystick.services.context import Actor, ActorType
+from tallystick.services.context import Actor, ActorType, Context
 from tallystick.services.objects import Invoice
 from tallystick.workers.balances import BalanceChecker
 from tallystick.workers.expire import Expirer
@@ -461,6 +464,33 @@ async def test_a_node_that_cannot_tell_holds_the_end_for_a_while(
         clock.advance(60)
         assert await jobs.batch() == 1
     assert await untraced.status(invoice) == "review_required"
+
+
+async def test_an_invoice_that_cannot_be_judged_holds_up_no_other(
+    untraced: Stand, chain: Chain, clock: Clock, batch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A defect in one invoice's state stays with it: the others of the batch are looked at, before the end and after.
+
+    Bug planted: the whole batch given up; no finding of it is ever recorded.
+    """
+    broken, sound = [await untraced.create("25.00") for _ in range(2)]
+    judge = assess_invoices
+
+    async def defective(connection: Connection, ctx: Context, ids: Sequence[str], cause: Cause) -> None:
+        if broken.id in ids:
+            raise IllegalTransition("An invoice cannot go from here to there.")
+        await judge(connection, ctx, ids, cause)
+
+    monkeypatch.setattr(balances, "assess_invoices", defective)
+    for invoice in (broken, sound):
+        await pay_by_contract(chain, batch, invoice)
+    await end_window(untraced, chain, clock, sound)
+    expirer = Expirer(untraced.ctx, {"local": checker(untraced)})
+    assert await expirer.batch("local") == 2
+    assert (await untraced.status(broken), await untraced.status(sound)) == ("expired", "review_required")
+    monkeypatch.undo()
+    assert await checker(untraced).batch() == 2
+    assert await untraced.status(broken) == "review_required"
 
 
 async def test_a_block_that_left_while_balances_were_read_is_looked_at_again(

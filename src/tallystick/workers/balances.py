@@ -18,7 +18,7 @@ import structlog
 
 from tallystick.chains.source import AccountSource
 from tallystick.core.balance import BalanceOutcome
-from tallystick.core.errors import SourceError, StaleWrite
+from tallystick.core.errors import IllegalTransition, SourceError, StaleWrite
 from tallystick.core.network import Network
 from tallystick.db import balances as store
 from tallystick.services.assessing import CauseKind
@@ -79,6 +79,10 @@ class BalanceChecker:
         return True
 
     async def _look(self, addresses: Sequence[str]) -> bool:
+        """Look at these addresses; whether they could be read.
+
+        An invoice that cannot be judged (a defect) is left as it is, shown in the log, and does not hold up the others.
+        """
         try:
             async with asyncio.timeout(LOOK_SECONDS_MAX):
                 looks = await check_addresses(
@@ -94,6 +98,15 @@ class BalanceChecker:
                 problem=str(error) or "The node did not answer in time.",
             )
             return False
+        except IllegalTransition:
+            if len(addresses) == 1:
+                log.exception(
+                    "balances.invoice_cannot_be_judged", network=self._network.name, address=addresses[0]
+                )
+            else:
+                for address in addresses:
+                    await self._look([address])
+            return True
         self._failing_since = None
         self._tell(looks)
         return True
