@@ -190,8 +190,8 @@ def render() -> str:
             "",
             f"¹ or, while a refund is under way: {under_way}.",
             "",
-            "Whatever the ending, an exception opens when "
-            + "; ".join(f"{GUIDES[kind].means} (`{kind}`)" for kind in others)
+            "Whatever the ending, these can be open too: "
+            + ", ".join(f"`{kind}` ({GUIDES[kind].means})" for kind in others)
             + ".",
             "",
             END,
