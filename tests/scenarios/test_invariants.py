@@ -54,7 +54,8 @@ _BREAKS: dict[str, str] = {
         'open', 1, now() FROM merchants""",
     "is open, but nothing is late": f"""{_CASE}, (SELECT id FROM invoices WHERE status = 'paid'), '',
         ARRAY(SELECT id FROM transfers), 'support', 'open', 1, now() FROM merchants""",
-    "nobody has to do with it": """UPDATE transfers SET contract = '0xba', asset_symbol = NULL, asset_decimals = NULL""",
+    "nobody has to do with it": """UPDATE transfers
+        SET contract = '0xba', asset_symbol = NULL, asset_decimals = NULL""",
     "a ledger entry does not balance": f"{UNGUARDED} UPDATE postings SET amount = 1 WHERE account = 'merchant'",
     "a ledger entry has fewer than two postings": f"{UNGUARDED} DELETE FROM postings WHERE account = 'merchant'",
     "in another merchant's books": f"{UNGUARDED} UPDATE postings SET merchant_id = 'mer_x' WHERE account = 'merchant'",
