@@ -101,9 +101,9 @@ case; a case is resolved once, whoever else resolves it at the same time.
 ## Disputes
 
 A dispute is opened with a reason, a note and evidence, and resolved for the merchant, for the customer, or as
-withdrawn (`POST /v1/invoices/{id}/dispute`, `POST /v1/invoices/{id}/dispute/resolve`). While it is open the
-invoice is `disputed`, whatever the chain shows; afterwards it is again what the evidence says. No money moves:
-where the customer is right, the next step is a refund. It can be opened in
+withdrawn (`POST /v1/invoices/{id}/dispute` and `POST /v1/invoices/{id}/dispute/resolve`, or `tallystick dispute`).
+While it is open the invoice is `disputed`, whatever the chain shows; afterwards it is again what the evidence
+says. No money moves: where the customer is right, the next step is a refund. It can be opened in
 $disputable.
 """)
 
