@@ -303,9 +303,20 @@ INSERT INTO payments (id, transfer_id, merchant_id, invoice_id, option_id, match
     updated_at)
 SELECT 'pay-' || n, 'trf-' || n, 'mer', 'inv-' || n, 'opt-' || n, 'matched',
     CASE WHEN n % 2000 = 0 THEN 'orphaned' ELSE 'confirmed' END, 1, now(), now() FROM generate_series(1, 20000) AS n;
+INSERT INTO refunds (id, merchant_id, invoice_id, option_id, status, rule, network, asset_symbol, asset_decimals, amount,
+    fee, amount_sent, reason, address, address_source, requested_by_type, requested_at, decided_at, event_sequence,
+    updated_at)
+SELECT 'rfd-' || n, 'mer', 'inv-' || n, 'opt-' || n, 'completed', 'amount', 'net-' || n % 3, 'ETH', 18, 1, 'merchant', 1,
+    'why', 'address-' || n, 'customer', 'system', now(), now(), 1, now() FROM generate_series(1, 20000) AS n;
 INSERT INTO balance_checks (network, address, family, invoice_id, started_at, due_at)
 SELECT 'net-' || n % 3, 'address-' || n, 'evm', 'inv-' || n, now(),
     CASE WHEN n % 10 = 0 THEN now() + n * interval '1 second' END FROM generate_series(1, 20000) AS n;
+INSERT INTO ledger_entries (id, merchant_id, kind, subject, invoice_id, reverses, note, at)
+SELECT 'ent-' || n, 'mer', 'position', 'inv-' || n / 3, 'inv-' || n / 3,
+    CASE WHEN n % 3 = 1 THEN 'ent-' || n - 1 END, '', now() FROM generate_series(1, 20000) AS n;
+INSERT INTO postings (entry_id, position, merchant_id, account, asset, network, contract, decimals, amount)
+SELECT 'ent-' || n, side, 'mer', 'onchain', 'ETH', 'net', 'native', 18, 3 - 2 * side
+FROM generate_series(1, 20000) AS n, generate_series(1, 2) AS side;
 ANALYZE;
 """
 PER_BLOCK: list[tuple[str, str, dict[str, Any], set[str]]] = [
@@ -321,6 +332,12 @@ PER_BLOCK: list[tuple[str, str, dict[str, Any], set[str]]] = [
     ),
     ("intake", "held_by_block", {"network": "net-1", "hash": "block-1"}, {"anchors", "transfers"}),
     ("invoices", "transfers_of", {"ids": ["inv-7"]}, {"transfers", "payments"}),
+    (
+        "ledger",
+        "in_force",
+        {"subjects": ["inv-7", "pay-8"], "kinds": ["position", "receipt"]},
+        {"ledger_entries", "postings"},
+    ),
     ("intake", "known_transfers", {"network": "net-1", "tx_hashes": ["tx-7", "tx-8"]}, {"transfers"}),
     ("intake", "own_senders", {"family": "evm", "addresses": ["address-7", "elsewhere"]}, {"addresses"}),
     (
