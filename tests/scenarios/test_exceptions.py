@@ -179,7 +179,7 @@ async def test_an_underpaid_invoice_is_given_back(timed: Stand, chain: Chain, cl
 async def test_a_refund_that_is_rejected_opens_the_case_again(
     timed: Stand, chain: Chain, clock: Clock
 ) -> None:
-    """Nobody gives it back, so somebody has to decide again."""
+    """Nobody gives it back, so somebody has to decide again. Planted bug: a refund answers its case for ever."""
     invoice = await underpaid(timed, chain, clock)
     done = await decide(timed, invoice, R.REFUND, refund=RefundWish(address=address_of(7)))
     assert isinstance(done.refund, objects.Refund)

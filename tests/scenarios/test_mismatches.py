@@ -172,7 +172,10 @@ async def test_unsupported_tokens_are_exactly_one_case_however_many_come(timed: 
 
 
 async def test_dust_opens_nothing(timed: Stand, chain: Chain, token: str, clock: Clock) -> None:
-    """In time, late, in another asset, before and after it was paid, and when it leaves the chain again (F-TOKEN 2)."""
+    """In time, late, in another asset, before and after it was paid, and when it leaves the chain again (F-TOKEN 2).
+
+    Planted bug: dust that leaves a paid invoice called a reversal.
+    """
     unpaid = await timed.create("25.00", expires_in_seconds=WINDOW)
     paid = await timed.create("25.00", expires_in_seconds=WINDOW)
     await chain.send_native(address_in(paid), WEI)

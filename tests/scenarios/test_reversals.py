@@ -75,7 +75,10 @@ async def test_a_reversal_opens_a_case_and_closes_by_itself_when_it_is_mined_aga
 
 @pytest.mark.parametrize("action", [R.ACCEPT, R.WRITE_OFF, R.IGNORE])
 async def test_a_reversal_after_delivery_is_decided(timed: Stand, chain: Chain, action: Resolution) -> None:
-    """Afterwards the invoice is what the evidence says, still fulfilled once, and a second reversal is told again."""
+    """Afterwards the invoice is what the evidence says, still fulfilled once, and a second reversal is told again.
+
+    Planted bug: what was decided about the first reversal silences the second.
+    """
     invoice = await timed.create("25.00")
     sent = await chain.send_native(address_in(invoice), WEI)
     await mine(timed, chain)
@@ -137,7 +140,10 @@ async def test_what_never_counted_is_no_reversal(timed: Stand, chain: Chain, tok
 
 
 async def test_two_people_resolve_at_once(timed: Stand, chain: Chain, clock: Clock) -> None:
-    """One is carried out, the other learns that it was resolved already. Exactly one decision is recorded."""
+    """One is carried out, the other learns that it was resolved already. Exactly one decision is recorded.
+
+    Planted bug: the case not looked at again under its lock.
+    """
     invoice = await underpaid(timed, chain, clock)
     results = await asyncio.gather(
         *(decide(timed, invoice, action) for action in (R.ACCEPT, R.WRITE_OFF) * 4), return_exceptions=True
@@ -173,7 +179,7 @@ async def test_people_and_blocks_at_once(timed: Stand, chain: Chain, clock: Cloc
 
 
 async def test_fulfilment_is_recorded_once_under_concurrency(timed: Stand, chain: Chain) -> None:
-    """Keyed by the transition by which it was paid: eight at once, one record."""
+    """Keyed by the transition by which it was paid: eight at once, one record. Planted bug: another one named."""
     invoice = await timed.create("25.00")
     await chain.send_native(address_in(invoice), WEI)
     await mine(timed, chain)
