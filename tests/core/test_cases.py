@@ -176,6 +176,33 @@ def test_a_refund_answers_a_case_until_it_is_given_up(
     assert kinds(terms(option()), known) == expected
 
 
+@pytest.mark.parametrize(
+    ("amount", "status", "is_open"),
+    [
+        (50, RefundStatus.REQUESTED, False),
+        (50, RefundStatus.COMPLETED, False),
+        (70, RefundStatus.AWAITING_SIGNATURE, False),  # more than the excess goes back
+        (49, RefundStatus.COMPLETED, True),
+        (50, RefundStatus.REJECTED, True),
+        (50, RefundStatus.FAILED, True),
+    ],
+)
+@pytest.mark.parametrize("amounts", [(150,), (100, 50)])
+def test_an_excess_that_goes_back_is_no_case(
+    amounts: tuple[int, ...], amount: int, status: RefundStatus, is_open: bool
+) -> None:
+    """However the refund was asked for, and whether the excess came in a payment of its own.
+
+    This failed: support was asked to decide on an excess that had been given back already.
+    """
+    refund = RefundFact("rfd_1", status, TOKEN, amount, TWO_BLOCKS, anchors=(anchor(5),))
+    if status is not RefundStatus.COMPLETED:
+        refund = replace(refund, anchors=())
+    came_in = [came(one, f"trf_{number}") for number, one in enumerate(amounts)]
+    known = replace(facts(*came_in), refunds=(refund,))
+    assert kinds(terms(option()), known) == ({K.OVERPAID: {fact.id for fact in came_in}} if is_open else {})
+
+
 PAID = facts(came(100), transfer(50, anchor(10), id="trf_2", asset=OTHER_TOKEN))
 SHORT = facts(came(50), came(10, "trf_2", seconds=60), came(20, "trf_3", asset=OTHER_TOKEN), views=(CLOSED,))
 

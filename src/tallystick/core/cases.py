@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from fractions import Fraction
 from typing import Final
 
-from tallystick.core.assess import Assessment
+from tallystick.core.assess import Assessment, being_given_back
 from tallystick.core.invoice import (
     DecisionKind,
     Facts,
@@ -26,7 +27,7 @@ from tallystick.core.invoice import (
     Status,
 )
 from tallystick.core.refund import DECIDED, PENDING
-from tallystick.core.shares import LIVE
+from tallystick.core.shares import LIVE, Measure, add_up, units_of
 from tallystick.core.transitions import Owner
 
 
@@ -220,7 +221,7 @@ def wanted_cases(terms: InvoiceTerms, facts: Facts, judged: Assessment) -> tuple
                 found.setdefault(CaseKind.LATE, set()).add(fact.id)
         elif judged.status is Status.UNDERPAID:
             found.setdefault(CaseKind.UNDERPAID, set()).add(fact.id)
-    if judged.too_much:
+    if judged.too_much and not _excess_goes_back(terms, facts, judged):
         found[CaseKind.OVERPAID] = {
             fact.id
             for fact in facts.transfers
@@ -238,6 +239,32 @@ def _done(facts: Facts, judged: Assessment) -> frozenset[str]:
         *(refund.transfer_ids for refund in facts.refunds if status[refund.id] in PENDING | DECIDED)
     )
     return facts.decisions.named(DecisionKind.DISMISS, DecisionKind.WRITE_OFF) | returning
+
+
+def _excess_goes_back(terms: InvoiceTerms, facts: Facts, judged: Assessment) -> bool:
+    """Whether refunds that nobody refused take all that came above what was asked, however they were asked for.
+
+    Less than one base unit of an asset is not owed.
+    """
+    verdicts = {verdict.transfer_id: verdict for verdict in judged.verdicts}
+    aside = being_given_back(facts, judged.refunds)
+    told = {fact.id: fact for fact in facts.transfers if fact.id in verdicts}  # once each
+    there = [(fact, verdicts[fact.id]) for fact in told.values() if fact.id not in aside]
+    over = add_up(units_of(terms, facts.decisions, there), Measure.ASKED).confirmed - 1
+    status = {verdict.refund_id: verdict.status for verdict in judged.refunds}
+    smallest = Fraction(0)
+    for refund in facts.refunds:
+        alive = status[refund.id] in PENDING | DECIDED
+        asked = [
+            terms.option(fact.option_id).asked_at(fact.first_evidence_at)
+            for fact, verdict in there
+            if verdict.match is Match.MATCHED and fact.asset == refund.asset
+        ]
+        # What is set aside does not count any more: its refund takes nothing from the rest.
+        if alive and asked and not (refund.transfer_ids and refund.transfer_ids <= aside):
+            over -= Fraction(refund.amount, min(asked))
+            smallest = max(smallest, Fraction(1, min(asked)))
+    return over < smallest
 
 
 def _counted(facts: Facts, judged: Assessment) -> frozenset[str]:
