@@ -13,8 +13,9 @@ import pytest
 from tallystick.core.cases import DERIVED, CaseKind, Resolution
 from tallystick.core.invoice import PaymentStatus, Status
 from tallystick.core.ledger import EntryKind
+from tallystick.core.refund import RefundRule
 from tallystick.core.transitions import Reason, diagram
-from tools import endings_doc, exceptions_doc, ledger_doc
+from tools import endings_doc, exceptions_doc, ledger_doc, refunds_doc
 from tools.states_doc import PAYMENTS, REASONS, TARGET, render
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,6 +80,12 @@ def test_the_books_are_those_of_the_tables() -> None:
     """
     assert text_of(ledger_doc.TARGET) == ledger_doc.render()
     assert set(ledger_doc.KINDS) == set(EntryKind)
+
+
+def test_the_refunds_are_those_of_the_table() -> None:
+    """After a change of `core.refund`: `python -m tools.refunds_doc`. Planted bug seen to fail: an edge removed."""
+    assert text_of(refunds_doc.TARGET) == refunds_doc.render()
+    assert set(refunds_doc.RULES) == set(RefundRule)
 
 
 def test_every_reason_and_payment_status_is_explained() -> None:

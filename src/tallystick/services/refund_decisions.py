@@ -24,7 +24,6 @@ from tallystick.services.refund_claims import issue_claim
 from tallystick.services.refund_writing import (
     advance,
     amend,
-    close_refund_case,
     let_sign,
     need_attention,
     refund_object,
@@ -126,7 +125,6 @@ async def reject_refund(
     else:
         changes["problem"] = f"Given up: {note}" if note else "Given up."
     await advance(connection, ctx, refund, end, actor, note, **changes)
-    await close_refund_case(connection, ctx, refund, f"The refund was {end}.")
     await _assess(connection, ctx, refund.invoice_id, actor, refund_id)
     return (await show(connection, ctx, [refund_id]))[0]
 

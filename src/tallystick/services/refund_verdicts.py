@@ -35,7 +35,6 @@ from tallystick.services.context import SYSTEM, Context
 from tallystick.services.refund_writing import (
     advance,
     amend,
-    close_refund_case,
     create,
     need_attention,
     open_refund_case,
@@ -113,10 +112,8 @@ async def _move(
         changes |= {"attention_at": now + SEEN_WITHIN, "problem": REORGANISED}
     else:
         changes |= {"attention_at": None, "problem": None}
-    moved = await advance(connection, ctx, refund, verdict.status, SYSTEM, _NOTES[verdict.status], **changes)
-    if verdict.status is _R.COMPLETED and verdict.times_sent == 1:
-        await close_refund_case(connection, ctx, moved, "The refund is completed.")
-    return moved
+    note = _NOTES[verdict.status]
+    return await advance(connection, ctx, refund, verdict.status, SYSTEM, note, **changes)
 
 
 async def _refund_by_rule(

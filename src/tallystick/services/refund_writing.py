@@ -21,7 +21,7 @@ from tallystick.core.chain import Finality
 from tallystick.core.errors import IllegalTransition
 from tallystick.core.money import format_units
 from tallystick.core.refund import EDGES, SIGN_WITHIN, RefundStatus
-from tallystick.core.transitions import Owner
+from tallystick.core.transitions import Meaning, Owner
 from tallystick.db import refunds as store
 from tallystick.db.invoices import StoredInvoice
 from tallystick.db.refunds import StoredRefund
@@ -33,23 +33,38 @@ from tallystick.services.events import INVOICES_CHANNEL, NewEvent, notify, publi
 
 _R = RefundStatus
 
-_NEXT: Final[dict[RefundStatus, tuple[Owner, str, str]]] = {
-    _R.REQUESTED: (Owner.FINANCE, "approve", "Approve it, or reject it."),
-    _R.APPROVED: (Owner.CUSTOMER, "give_address", "Let the customer give an address on the claim page."),
-    _R.AWAITING_SIGNATURE: (
+GUIDES: Final[dict[RefundStatus, Meaning]] = {
+    _R.REQUESTED: Meaning("asked for", Owner.FINANCE, "approve", "Approve it, or reject it."),
+    _R.APPROVED: Meaning(
+        "may be paid, has no address yet",
+        Owner.CUSTOMER,
+        "give_address",
+        "Let the customer give an address on the claim page.",
+    ),
+    _R.AWAITING_SIGNATURE: Meaning(
+        "may be paid, has its address and a payment request",
         Owner.FINANCE,
         "sign",
         "Sign the payment request in your wallet and send it; then tell the transaction's hash.",
     ),
-    _R.BROADCAST: (Owner.NETWORK, "wait", "Wait for the network to include it."),
-    _R.CONFIRMING: (Owner.NETWORK, "wait", "Wait for the confirmations."),
-    _R.NEEDS_ATTENTION: (
+    _R.BROADCAST: Meaning(
+        "said to be sent, or seen and not in the best chain now",
+        Owner.NETWORK,
+        "wait",
+        "Wait for the network to include it.",
+    ),
+    _R.CONFIRMING: Meaning("in a block", Owner.NETWORK, "wait", "Wait for the confirmations."),
+    _R.COMPLETED: Meaning("in a block with its confirmations", Owner.NONE, "none", "Nothing to do."),
+    _R.REJECTED: Meaning("refused by a person", Owner.NONE, "none", "Nothing to do."),
+    _R.FAILED: Meaning("given up by a person", Owner.NONE, "none", "Nothing to do."),
+    _R.NEEDS_ATTENTION: Meaning(
+        "something is wrong; nothing is sent",
         Owner.FINANCE,
         "look",
         "Find out what happened. Approve it again to go on, or reject it to give it up. Nothing is sent by itself.",
     ),
 }
-_NOTHING: Final = (Owner.NONE, "none", "Nothing to do.")
+"""What each status says, who has the next move, and what it is."""
 
 
 async def create(
@@ -70,7 +85,10 @@ async def advance(
     note: str,
     **changes: Any,
 ) -> StoredRefund:
-    """Move a refund to a status, with other columns that change with it. Raises IllegalTransition, StaleWrite."""
+    """Move a refund to a status, with other columns that change with it. Raises IllegalTransition, StaleWrite.
+
+    The exception about one that needed attention is closed: it goes on, or has ended.
+    """
     if status not in EDGES[old.status]:
         raise IllegalTransition(
             f"A refund cannot go from {old.status} to {status}.",
@@ -81,6 +99,8 @@ async def advance(
     new = replace(old, status=status, event_sequence=old.event_sequence + 1, **changes)
     written = await store.update_refund(connection, old, new, now)
     await _record(connection, ctx, old.status, written, actor, note, now)
+    if old.status is _R.NEEDS_ATTENTION:
+        await _close_case(connection, ctx, written, f"The refund is {status} now.")
     return written
 
 
@@ -106,7 +126,7 @@ async def let_sign(connection: Connection, ctx: Context, refund: StoredRefund, a
     )
 
 
-async def close_refund_case(connection: Connection, ctx: Context, refund: StoredRefund, note: str) -> None:
+async def _close_case(connection: Connection, ctx: Context, refund: StoredRefund, note: str) -> None:
     """Resolve the open exception about a refund, if there is one: its reason is gone."""
     row = await store.SQL.open_case_of.one(connection, invoice_id=refund.invoice_id, refund_id=refund.id)
     if row is not None:
@@ -224,8 +244,8 @@ def refund_object(ctx: Context, refund: StoredRefund, *, claim_url: str | None =
 
 def next_action(refund: StoredRefund) -> objects.NextAction:
     """Who has the next move."""
-    owner, action, text = _NEXT.get(refund.status, _NOTHING)
-    return objects.NextAction(owner=owner.value, action=action, text=text)
+    guide = GUIDES[refund.status]
+    return objects.NextAction(owner=guide.owner.value, action=guide.action, text=guide.action_text)
 
 
 def _payment_request(ctx: Context, refund: StoredRefund) -> objects.PaymentRequest | None:
