@@ -86,7 +86,7 @@ class Follower:
         self._options = options or FollowerOptions()
         self._on_progress = on_progress
         self._checked_identity = False
-        self._untraced: str | None = None
+        self._traced = True
         self._blocks_since_prune = 0
         self._mempool_rests_until = 0.0
 
@@ -359,12 +359,13 @@ class Follower:
     def _note_traces(self, step: Step) -> None:
         """Say once when contract calls are not told any more, or are told again: balances are all there is then."""
         for block in step.blocks:
-            if block.untraced != self._untraced:
-                self._untraced = block.untraced
+            told = block.untraced is None
+            if told is not self._traced:
+                self._traced = told
                 log.warning(
                     "network.traces",
                     network=self._network.name,
-                    told=block.untraced is None,
+                    told=told,
                     height=block.header.height,
                     reason=block.untraced,
                 )
