@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -206,11 +207,39 @@ async def test_numbers_in_json_stay_what_was_written() -> None:
         "b": "12345678901234567890123",
         "c": "1E-7",
     }
+    assert _read_json('{"a": "]]]][[[["}') == {"a": "]]]][[[["}
     for text in ('{"a": NaN}', '{"a": -Infinity}', '{"a": 1e9999}', '{"a":["1e9999"]}', "[" * 100_000, "{"):
         with pytest.raises(SourceIncomplete):
             _read_json(text)
     # What only looks like one inside a text stays.
     assert _read_json(json.dumps({"id": "3f2e1234-0000"})) == {"id": "3f2e1234-0000"}
+
+
+DEEP = r"""
+import sys
+from tallystick.core.errors import SourceIncomplete
+from tallystick.rates.exchange import _read_json
+
+sys.setrecursionlimit(10**9)
+opened, closed = "[" * 400_000, "]" * 500_000
+hidden = '["' + closed + '", ' + opened  # brackets inside of texts close nothing
+escaped = r'["\"' + closed + '", ' + opened
+for text in (opened, '{"a":' * 150_000, "[" * 65 + "]" * 65, hidden, escaped):
+    try:
+        _read_json(text)
+    except SourceIncomplete:
+        continue
+    sys.exit(1)
+_read_json("[" * 64 + "]" * 64)
+"""
+
+
+def test_deep_nesting_is_refused_before_it_is_parsed() -> None:
+    """Whatever limit the interpreter has: with a high one the parser runs off the stack and ends the whole process.
+
+    Bug planted: no limit of our own; the test's process is gone (segmentation fault).
+    """
+    assert subprocess.run([sys.executable, "-c", DEEP], check=False).returncode == 0
 
 
 def test_small_prices_may_be_written_with_an_exponent() -> None:

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from fractions import Fraction
+from itertools import accumulate
 from typing import Any, ClassVar, Final, NoReturn
 from urllib.parse import urlsplit
 
@@ -41,11 +42,16 @@ MARKETS_AGAIN_SECONDS: Final = 300.0
 CONNECTIONS_MAX: Final = 4
 WIDE: Final = Fraction(1, 20)
 RETRY_AFTER_SECONDS_MAX: Final = 3600
+DEPTH_MAX: Final = 64
 
 _NUMBER: Final = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
 # A number such as 1e999999999 is ten bytes that the library would write out as a gigabyte of digits.
 _BOMB: Final = re.compile(r'(?<=[\s":,\[])[-+]?[0-9.]+[eE][-+]?[0-9]{3,}(?=[\s",\]}])', re.ASCII)
 _SECONDS: Final = re.compile(r"[0-9]{1,6}", re.ASCII)
+
+_TEXT: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_OPENING: Final = frozenset(b"[{")
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
 _answered_at: ContextVar[list[datetime]] = ContextVar("answered_at")
 
@@ -195,10 +201,21 @@ def _read_json(text: str) -> Any:
     """JSON whose numbers stay the texts that the exchange wrote. Raises SourceIncomplete."""
     if _BOMB.search(text):
         raise SourceIncomplete("It sent a number beyond all measure.")
+    # The parser's own limit is the interpreter's, which others raise: then deep nesting ends the whole process.
+    if _depth(text) > DEPTH_MAX:
+        raise SourceIncomplete("It sent JSON that is nested too deeply.")
     try:
         return json.loads(text, parse_float=str, parse_int=str, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise SourceIncomplete("It sent no JSON that can be read.") from error
+
+
+def _depth(text: str) -> int:
+    """How deep the brackets outside of texts go."""
+    # Without a backslash every quotation mark begins or ends a text, and splitting there is much the quickest.
+    bare = _TEXT.sub("", text) if "\\" in text else "".join(text.split('"')[::2])
+    brackets = bare.encode("utf-8", "replace").translate(None, _NO_BRACKETS)
+    return max(accumulate(1 if bracket in _OPENING else -1 for bracket in brackets), default=0)
 
 
 def _no_number(word: str) -> NoReturn:
