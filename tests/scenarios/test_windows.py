@@ -351,14 +351,14 @@ async def test_an_invoice_that_cannot_be_judged_holds_up_no_other(stand: Stand, 
     """A defect in one invoice's stored state stays with it. Planted: without the second try all three stay."""
     broken, *others = [await stand.create(expires_in_seconds=60) for _ in range(3)]
     async with stand.ctx.database.transaction() as connection:
-        # No way leads from refunded to expired: as if a defect had written a state that the evidence contradicts.
-        await connection.execute("UPDATE invoices SET status = 'refunded' WHERE id = $1", broken.id)
+        # No way leads from settled to expired: as if a defect had written a state that the evidence contradicts.
+        await connection.execute("UPDATE invoices SET status = 'settled' WHERE id = $1", broken.id)
     await chain.set_next_time(int(broken.expires_at.timestamp()) + 10)
     await chain.mine()
     await stand.follow()
     assert await stand.expire() == len(others)
     assert [await stand.status(invoice) for invoice in others] == ["expired", "expired"]
-    assert await stand.status(broken) == "refunded"
+    assert await stand.status(broken) == "settled"
     async with stand.ctx.database.transaction() as connection:
         await connection.execute("UPDATE invoices SET status = 'awaiting_payment' WHERE id = $1", broken.id)
     assert await stand.expire() == 1
