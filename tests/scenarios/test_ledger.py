@@ -153,7 +153,7 @@ async def test_gone_and_mined_again_books_it_once_more(stand: Stand, chain: Chai
 
 
 async def test_looking_again_books_nothing(stand: Stand, chain: Chain) -> None:
-    """Planted bug seen to fail: notes compared as well as postings."""
+    """Planted bug seen to fail: what is in force is never found to be as wanted."""
     invoice = await pay(stand, chain, WEI * 3 // 2)
     before = await entries(stand, invoice)
     async with stand.ctx.database.transaction() as connection:
