@@ -15,12 +15,14 @@ from dataclasses import dataclass, replace
 import pytest
 
 from tallystick.core.cases import Resolution
+from tallystick.core.errors import Conflict
 from tallystick.core.invoice import LatePayment, Status
 from tallystick.core.refund import RefundRule
 from tallystick.services import objects
 from tallystick.services.invoices import cancel_invoice
 from tallystick.services.sightings import GONE_AFTER
 from tests.support.endings import CONFIRMATIONS, Look, Payment, World, open_world
+from tests.support.stand import Clock
 
 R = Resolution
 Reached = tuple[objects.Invoice, tuple[Payment, ...]]
@@ -567,3 +569,449 @@ def test_every_status_is_tried() -> None:
     """Also those that are only reached by a loss. Before money there is nothing to lose: that is the next test."""
     tried = {one.status for row in ROWS for one in (row.stands, row.gone)}
     assert {status.value for status in Status} - tried == {"created", "quoted"}
+
+
+async def test_without_money_there_is_nothing_to_lose(database_url: str) -> None:
+    """Quoted, awaiting payment, expired and canceled stay as they are: a window that closed does not open again."""
+    async with open_world(database_url) as world:
+        expired = await world.invoice()
+        await world.mine()
+        await world.close(expired)
+        quoted = await world.stand.create("25.00", activate=False)
+        waiting, canceled = await world.invoice(), await world.invoice()
+        await world.stand.do(cancel_invoice, canceled.id)
+        await world.mine()
+        everybody = (expired, quoted, waiting, canceled)
+        before = [await world.stand.history(one) for one in everybody]
+        await world.chains["local"].reorg(4)
+        await world.stand.follow()
+        await world.stand.expire()
+        assert [await world.stand.history(one) for one in everybody] == before
+        assert [history[-1].to for history in before] == ["expired", "quoted", "awaiting_payment", "canceled"]
+
+
+# Both orders ----------------------------------------------------------------------------------------------------------
+
+Step = Callable[[World, Reached], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two things that happen to an invoice, in either order, and how it stands after both."""
+
+    name: str
+    prepare: Callable[[World], Awaitable[Reached]]
+    one: Step
+    other: Step
+    ends: At
+    confirmations: int = CONFIRMATIONS
+    second: bool = False
+
+
+async def asked(world: World) -> Reached:
+    """An invoice in coin."""
+    return await world.invoice(), ()
+
+
+async def asked_on_both(world: World) -> Reached:
+    """An invoice that can be paid on either network."""
+    return await world.invoice(("ETH", "local"), ("ETH", "other"), activate=True), ()
+
+
+async def over(world: World) -> Reached:
+    """An invoice whose window has ended."""
+    invoice = await world.invoice()
+    await world.close(invoice)
+    return invoice, ()
+
+
+async def wrong_asset_unconfirmed(world: World) -> Reached:
+    invoice = await world.invoice()
+    sent = await world.send_token(invoice)
+    await world.mine(1)
+    return invoice, (sent,)
+
+
+async def underpaid_unconfirmed(world: World) -> Reached:
+    invoice = await world.invoice()
+    sent = await world.send(invoice, "0.005")
+    await world.mine_at(int(invoice.expires_at.timestamp()))
+    await world.close(invoice)
+    return invoice, (sent,)
+
+
+def coin(amount: str) -> Step:
+    """A payment in coin, confirmed."""
+
+    async def step(world: World, reached: Reached) -> None:
+        await world.send(reached[0], amount)
+        await world.mine()
+
+    return step
+
+
+async def token(world: World, reached: Reached) -> None:
+    await world.send_token(reached[0])
+    await world.mine()
+
+
+async def junk(world: World, reached: Reached) -> None:
+    contract = await world.chains["local"].deploy_token("Free Money", "FREE", 6)
+    await world.send_token(reached[0], contract=contract)
+    await world.mine()
+
+
+async def late_on_the_fast_network(world: World, reached: Reached) -> None:
+    await world.send(reached[0])
+    await world.mine_at(int(reached[0].expires_at.timestamp()) + 1)
+    await world.mine()
+    await world.stand.expire()
+
+
+async def in_time_on_the_slow_network(world: World, reached: Reached) -> None:
+    await world.send(reached[0], network="other", position=1)
+    await world.mine_at(int(reached[0].expires_at.timestamp()) - 1, "other")
+    await world.mine(network="other")
+    await world.stand.expire()
+
+
+async def confirmed(world: World, reached: Reached) -> None:
+    del reached
+    await world.mine()
+
+
+async def moved(world: World, reached: Reached) -> None:
+    await world.move(*reached[1])
+
+
+async def lost(world: World, reached: Reached) -> None:
+    await world.rewind(*reached[1])
+    await world.stand.follow()
+
+
+def decided(action: Resolution, **more: str) -> Step:
+    """The open case resolved."""
+
+    async def step(world: World, reached: Reached) -> None:
+        await world.decide(reached[0], action, **more)
+
+    return step
+
+
+async def delivered(world: World, reached: Reached) -> None:
+    await world.fulfill(reached[0])
+
+
+async def a_dispute(world: World, reached: Reached) -> None:
+    await world.dispute(reached[0])
+
+
+async def a_settlement(world: World, reached: Reached) -> None:
+    await world.settle(reached[0])
+
+
+def refund(amount: str) -> Step:
+    """Approved, not sent."""
+
+    async def step(world: World, reached: Reached) -> None:
+        await world.approve_refund(reached[0], amount=amount)
+
+    return step
+
+
+def refund_paid(amount: str) -> Step:
+    """Approved, sent and confirmed."""
+
+    async def step(world: World, reached: Reached) -> None:
+        await world.pay_refund(await world.approve_refund(reached[0], amount=amount))
+        await world.mine()
+
+    return step
+
+
+def ends(status: str, books: str = "", cases: str = "", refunds: str = "") -> At:
+    """How both orders end. The reason of the last step is the last thing's, and so it may differ."""
+    return At(status, "", books, cases, refunds)
+
+
+DUSD_WAITS = "DUSD onchain 25 suspense -25"
+DUSD_EARNED = "DUSD onchain 25 merchant -25"
+LOST_PART = "ETH onchain 0.004 suspense -0.004"
+HALF_RETURNED = "ETH onchain 0.02 merchant -0.01 overpayment -0.005 refunds_payable -0.005"
+
+PAIRS = (
+    # two payments
+    Pair(
+        "right and wrong", asked, coin("0.01"), token, ends("paid", f"{DUSD_WAITS}; {EARNED}", "wrong_asset")
+    ),
+    Pair("right and junk", asked, coin("0.01"), junk, ends("paid", EARNED, "unsupported_token")),
+    Pair("two parts", asked, coin("0.004"), coin("0.006"), ends("paid", EARNED)),
+    Pair("part and all", asked, coin("0.01"), coin("0.01"), ends("overpaid", TOO_MUCH, "overpaid")),
+    Pair(
+        "part and wrong",
+        asked,
+        coin("0.004"),
+        token,
+        ends("review_required", f"{DUSD_WAITS}; {LOST_PART}", "wrong_asset"),
+    ),
+    Pair("late in two", over, coin("0.004"), coin("0.006"), ends("late_paid", WAITS, "late")),
+    Pair(
+        "late and wrong",
+        over,
+        coin("0.01"),
+        token,
+        ends("review_required", f"{DUSD_WAITS}; {WAITS}", "late, wrong_asset"),
+    ),
+    Pair(
+        "late on one network, in time on a slower one",
+        asked_on_both,
+        late_on_the_fast_network,
+        in_time_on_the_slow_network,
+        ends(
+            "overpaid",
+            "ETH onchain 0.01 overpayment -0.01; ETH on other onchain 0.01 merchant -0.01",
+            "overpaid",
+        ),
+        second=True,
+    ),
+    # a decision and its confirmation
+    Pair(
+        "credited",
+        wrong_asset_unconfirmed,
+        decided(R.CREDIT, value="25.00"),
+        confirmed,
+        ends("paid", DUSD_EARNED),
+    ),
+    Pair(
+        "credited for too much",
+        wrong_asset_unconfirmed,
+        decided(R.CREDIT, value="50.00"),
+        confirmed,
+        ends("overpaid", "DUSD onchain 25 merchant -12.5 overpayment -12.5", "overpaid"),
+    ),
+    Pair("wrong, accepted", wrong_asset_unconfirmed, decided(R.ACCEPT), confirmed, ends("paid", DUSD_EARNED)),
+    Pair(
+        "wrong, ignored",
+        wrong_asset_unconfirmed,
+        decided(R.IGNORE),
+        confirmed,
+        ends("awaiting_payment", DUSD_WAITS),
+    ),
+    Pair(
+        "underpaid, accepted",
+        underpaid_unconfirmed,
+        decided(R.ACCEPT),
+        confirmed,
+        ends("paid", "ETH onchain 0.005 merchant -0.005; USD expected -12.5 losses 12.5"),
+        confirmations=4,
+    ),
+    Pair(
+        "underpaid, written off",
+        underpaid_unconfirmed,
+        decided(R.WRITE_OFF),
+        confirmed,
+        ends("underpaid", "ETH onchain 0.005 merchant -0.005"),
+        confirmations=4,
+    ),
+    # a dispute, a delivery, a settlement, and the chain
+    Pair("disputed and confirmed", confirming, a_dispute, confirmed, ends("disputed", WAITS)),
+    Pair(
+        "disputed and overpaid",
+        paid,
+        a_dispute,
+        coin("0.01"),
+        ends("disputed", "ETH onchain 0.02 suspense -0.02", "overpaid"),
+    ),
+    Pair("disputed and reversed", half_of_two, a_dispute, lost, ends("disputed", LOST_PART, "reversed")),
+    Pair("delivered and reorganised", paid, delivered, moved, ends("paid", EARNED)),
+    Pair("delivered and overpaid", paid, delivered, coin("0.01"), ends("overpaid", TOO_MUCH, "overpaid")),
+    Pair("delivered, the excess goes", excess_of_two, delivered, lost, ends("paid", EARNED, "reversed")),
+    Pair("settled and overpaid", paid, a_settlement, coin("0.01"), ends("settled", TOO_MUCH, "overpaid")),
+    # a refund and more money
+    Pair(
+        "half returned and overpaid",
+        paid,
+        refund("0.005"),
+        coin("0.01"),
+        ends("overpaid", HALF_RETURNED, "overpaid", "awaiting_signature"),
+    ),
+    Pair(
+        "half was returned and overpaid",
+        paid,
+        refund_paid("0.005"),
+        coin("0.01"),
+        ends("overpaid", "ETH onchain 0.015 merchant -0.01 overpayment -0.005", "overpaid", "completed"),
+    ),
+    Pair(
+        "one payment to be returned, and another",
+        paid,
+        refund("0.01"),
+        coin("0.01"),
+        ends("overpaid", "ETH onchain 0.02 merchant -0.01 refunds_payable -0.01", "", "awaiting_signature"),
+    ),
+    Pair(
+        "returned and settled",
+        paid,
+        refund_paid("0.005"),
+        a_settlement,
+        ends("settled", "ETH onchain 0.005 merchant -0.005", "", "completed"),
+    ),
+)
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.name)
+async def test_both_orders_end_alike(database_url: str, pair: Pair) -> None:
+    """Two invoices of one shop, each with another order: alike in all but the transactions."""
+    async with open_world(database_url, second=pair.second, confirmations=pair.confirmations) as world:
+        looks = []
+        for steps in ((pair.one, pair.other), (pair.other, pair.one)):
+            reached = await pair.prepare(world)
+            for step in steps:
+                await step(world, reached)
+            assert replace(await at(world, reached[0]), reason="") == pair.ends
+            looks.append((await world.look(reached[0])).same_but_for_transactions())
+        assert looks[0] == looks[1]
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [[["0.02"]], [["0.005", "0.015"]], [["0.015"], ["0.005"]], [["0.005"], ["0.015"]]],
+    ids=["in one", "in two at once", "the larger first", "the smaller first"],
+)
+async def test_an_overpayment_is_one_however_it_came(database_url: str, blocks: list[list[str]]) -> None:
+    """One case about all that came, and the same books."""
+    async with open_world(database_url) as world:
+        invoice = await world.invoice()
+        for amounts in blocks:
+            for amount in amounts:
+                await world.send(invoice, amount)
+            await world.mine()
+        assert replace(await at(world, invoice), reason="") == ends("overpaid", TOO_MUCH, "overpaid")
+
+
+async def test_canceled_before_and_after_the_money_was_seen(database_url: str) -> None:
+    """Both are facts, and the first one decides: who sees money cannot cancel, and what comes after is late.
+
+    Money that is in a block already when somebody cancels, but was not read yet, is treated like money that comes
+    later: the merchant was told "canceled", and it stays so.
+    """
+    async with open_world(database_url) as world:
+        unread = await world.invoice()
+        await world.send(unread)
+        await world.chains["local"].mine(CONFIRMATIONS)
+        await world.stand.do(cancel_invoice, unread.id)
+        await world.stand.follow()
+        assert await at(world, unread) == At("late_paid", "late_payment", WAITS, "late")
+
+        read = await world.invoice()
+        await world.send(read)
+        await world.mine(1)
+        with pytest.raises(Conflict):
+            await world.stand.do(cancel_invoice, read.id)
+        await world.mine()
+        assert await at(world, read) == At("paid", "policy_met", EARNED)
+
+
+async def test_delivered_before_and_after_the_reversal(database_url: str) -> None:
+    """Who delivered first needs a person; who comes after is told not to deliver."""
+    async with open_world(database_url) as world:
+        early, sent = await paid(world)
+        await world.fulfill(early)
+        await world.rewind(*sent)
+        await world.stand.follow()
+        assert await world.stand.status(early) == "review_required"
+        late, sent = await paid(world)
+        await world.rewind(*sent)
+        await world.stand.follow()
+        with pytest.raises(Conflict):
+            await world.fulfill(late)
+        assert await at(world, late) == REVERSED
+
+
+# The deadline ---------------------------------------------------------------------------------------------------------
+
+DOWN_SECONDS = 600
+
+VERDICTS = {
+    "a second before": ("paid", [True]),
+    "on the second": ("paid", [True]),
+    "a second after": ("late_paid", [False]),
+    "a second after, accepted by rule": ("paid", [False]),
+    "a second after, refunded by rule": ("late_paid", [False]),
+    "half before, half after": ("late_paid", [False, True]),
+    "half before": ("underpaid", [True]),
+    "never": ("expired", []),
+}
+"""What is true however late it is read: the status, and which payments are on time."""
+
+
+@pytest.mark.parametrize("down", [False, True], ids=["read at once", "read ten minutes late"])
+@pytest.mark.parametrize("grace_seconds", [0, 30])
+async def test_the_deadline_is_the_chains_to_the_second(
+    database_url: str, grace_seconds: int, down: bool
+) -> None:
+    """Evidenced in a block one second before, on, and one second after the deadline, the follower up or down.
+
+    While it is down our clock passes the deadline by far and the expirer runs: nothing is judged before it was read.
+    """
+    async with open_world(database_url) as world:
+        await world.give_grace(grace_seconds)
+        rules = {
+            "a second after, accepted by rule": LatePayment.ACCEPT,
+            "a second after, refunded by rule": LatePayment.REFUND,
+        }
+        made = {
+            name: await world.invoice(late_payment=rules.get(name, LatePayment.REVIEW)) for name in VERDICTS
+        }
+        deadline = int(made["never"].expires_at.timestamp()) + grace_seconds
+        blocks = {
+            -1: {"a second before": "0.01", "half before, half after": "0.005", "half before": "0.005"},
+            0: {"on the second": "0.01"},
+            1: {name: "0.01" for name in VERDICTS if name.startswith("a second after")}
+            | {"half before, half after": "0.005"},
+        }
+        for seconds, payments in blocks.items():
+            for name, amount in payments.items():
+                await world.send(made[name], amount)
+            await world.mine_at(deadline + seconds)
+            if not down:
+                await world.stand.follow()
+                await world.stand.expire()
+        if down:
+            await world.chains["local"].mine_many(20, interval_seconds=DOWN_SECONDS // 20)
+            world.clock.at = Clock.of(deadline + DOWN_SECONDS).at
+            assert await world.stand.expire() == 0
+            assert {await world.stand.status(one) for one in made.values()} == {"awaiting_payment"}
+            await world.stand.restart()
+        await world.mine()
+        await world.stand.expire()
+        seen = {name: await world.stand.get(one) for name, one in made.items()}
+        assert {
+            name: (one.status, sorted(payment.on_time for payment in one.payments))
+            for name, one in seen.items()
+        } == VERDICTS
+        for name, (status, _) in VERDICTS.items():
+            way = await world.stand.way(made[name])
+            assert ("expired" in way) is (status == "expired" or name.startswith("a second after"))
+
+
+async def test_a_sighting_in_time_is_kept_while_the_follower_is_down(database_url: str) -> None:
+    """Both are mined ten minutes after the deadline. One was seen a second before it; the other was there, unseen."""
+    async with open_world(database_url) as world:
+        seen, unseen = await world.invoice(), await world.invoice()
+        deadline = int(seen.expires_at.timestamp())
+        await world.send(seen)
+        world.clock.at = Clock.of(deadline - 1).at
+        await world.stand.follow()
+        await world.send(unseen)
+        assert [await world.stand.status(one) for one in (seen, unseen)] == ["detected", "awaiting_payment"]
+        await world.mine_at(deadline + DOWN_SECONDS)
+        world.clock.at = Clock.of(deadline + DOWN_SECONDS).at
+        await world.stand.restart()
+        await world.mine()
+        await world.stand.expire()
+        assert (await at(world, seen)).status == "paid"
+        assert (await at(world, unseen)).status == "late_paid"
+        assert [
+            payment.on_time for one in (seen, unseen) for payment in (await world.stand.get(one)).payments
+        ] == [True, False]

@@ -23,6 +23,7 @@ from tallystick.services.assessing import Cause, CauseKind, assess_invoices
 from tallystick.services.disputes import open_dispute
 from tallystick.services.exceptions import Resolve, resolve
 from tallystick.services.invoices import record_fulfillment
+from tallystick.services.merchants import NewSettings, change_settings
 from tallystick.services.refunds import NewRefund, create_refund, get_refund
 from tests.support.anvil import start_anvil, unique_chain_id
 from tests.support.evm import Chain, address_of
@@ -71,6 +72,11 @@ class World:
     clock: Clock
     token: str
     sent: list[Payment] = field(default_factory=list)
+
+    async def give_grace(self, seconds: int) -> None:
+        """The window of invoices made from now on is extended silently."""
+        async with self.stand.ctx.database.transaction() as connection:
+            await change_settings(connection, self.stand.merchant_id, NewSettings(grace_seconds=seconds))
 
     # -- the chain
 
