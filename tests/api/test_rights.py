@@ -16,6 +16,7 @@ from tests.support.app import Api, Client, Merchant, junk_to, mine_by_hand, runn
 CASES = Scope.EXCEPTIONS_WRITE
 READ, WRITE, HOOKS, ADMIN = Scope.INVOICES_READ, Scope.INVOICES_WRITE, Scope.WEBHOOKS_WRITE, Scope.ADMIN
 REPORTS = Scope.REPORTS_READ
+ASKS, APPROVES = Scope.REFUNDS_WRITE, Scope.REFUNDS_APPROVE
 ANY = frozenset(Scope)
 
 
@@ -53,6 +54,13 @@ ROUTES = (
     _route("GET", "/v1/exceptions/{exception_id}", READ, CASES),
     _route("POST", "/v1/exceptions/{exception_id}/resolve", CASES, body={"action": "ignore", "note": "junk"}),
     _route("POST", "/v1/exceptions/{exception_id}/assign", CASES, body={"owner": "ann"}),
+    _route("POST", "/v1/refunds", ASKS, body={"reason": "r"}),
+    _route("GET", "/v1/refunds", READ, ASKS, APPROVES),
+    _route("GET", "/v1/refunds/{refund_id}", READ, ASKS, APPROVES),
+    _route("POST", "/v1/refunds/{refund_id}/approve", APPROVES, body={}),
+    _route("POST", "/v1/refunds/{refund_id}/reject", APPROVES, body={}),
+    _route("POST", "/v1/refunds/{refund_id}/broadcast", ASKS, body={"tx_hash": "0x" + "1" * 64}),
+    _route("POST", "/v1/refunds/{refund_id}/claim_link", ASKS, body={}),
     _route("GET", "/v1/payments", READ),
     _route("GET", "/v1/payments/{payment_id}", READ),
     _route("GET", "/v1/trace/{tx_hash}", READ),
@@ -97,6 +105,8 @@ async def _owned(api: Api, merchant: Merchant, nonce: int) -> dict[str, str]:
     invoice = await client.invoice()
     tx_hash = await api.pay(invoice, 10**16, blocks_more=3, nonce=nonce)
     payment = (await client.get("/v1/payments")).json()["data"][0]
+    asked = {"invoice_id": invoice["id"], "amount": "0.001", "reason": "broken cup"}
+    refund = (await client.post("/v1/refunds", asked, key="refund")).json()
     event = (await client.get("/v1/events")).json()["data"][0]
     wallet = (await client.get("/v1/wallets")).json()["data"][0]
     await mine_by_hand(api.ctx, "ethereum", junk_to(invoice["payment_options"][0]["address"], nonce=nonce))
@@ -111,6 +121,7 @@ async def _owned(api: Api, merchant: Merchant, nonce: int) -> dict[str, str]:
         "wallet_id": wallet["id"],
         "endpoint_id": endpoint["id"],
         "exception_id": case["id"],
+        "refund_id": refund["id"],
     }
 
 
@@ -125,7 +136,7 @@ async def test_without_a_good_key_every_route_is_401(api: Api) -> None:
     nobody = dict.fromkeys(
         (
             *("invoice_id", "option_id", "payment_id", "tx_hash", "event_id", "wallet_id", "endpoint_id"),
-            "exception_id",
+            *("exception_id", "refund_id"),
         ),
         "x",
     )
@@ -175,6 +186,7 @@ async def test_another_merchants_object_is_404_on_every_route(api: Api, merchant
     mine = api.client(merchant.key)
     invoice = (await mine.get(f"/v1/invoices/{owned['invoice_id']}")).json()
     assert (invoice["status"], invoice["fulfilled_at"]) == ("paid", None)
+    assert (await mine.get(f"/v1/refunds/{owned['refund_id']}")).json()["status"] == "requested"
     endpoint = (await mine.get(f"/v1/webhook_endpoints/{owned['endpoint_id']}")).json()
     assert (endpoint["status"], endpoint["description"]) == ("enabled", "")
 
@@ -190,6 +202,7 @@ async def test_lists_show_the_own_objects_only(api: Api, merchant: Merchant) -> 
         "/v1/wallets": [{}],
         "/v1/webhook_endpoints": [{}],
         "/v1/exceptions": [{}, {"invoice_id": owned["invoice_id"]}],
+        "/v1/refunds": [{}, {"invoice_id": owned["invoice_id"]}],
     }
     for path, choices in filters.items():
         for choice in choices:
