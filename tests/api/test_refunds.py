@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 import pytest
 
+from tallystick.core.chain import Channel
 from tallystick.core.money import format_units
 from tallystick.rates.source import Rate, StaticRates
 from tallystick.services.merchants import Scope
@@ -432,3 +434,42 @@ async def test_the_limit_holds_in_the_database_too(api: Api, client: Client) -> 
             return True
 
     assert sorted(await asyncio.gather(insert(0), insert(1))) == [False, True]
+
+
+async def test_what_came_on_another_network_goes_back_there(api: Api, client: Client) -> None:
+    """The payment request is for the network it came by; the transfer is looked for there only."""
+    invoice = await client.invoice()
+    there = invoice["payment_options"][0]["address"]
+    await mine_by_hand(api.ctx, "polygon", transfer_to(there, WEI, nonce=31))
+    for _ in range(2):
+        await mine_by_hand(api.ctx, "polygon")
+    refund = (await ask(client, invoice)).json()
+    assert (refund["network"], refund["amount"]) == ("polygon", "0.01")
+    approved = (await client.post(f"/v1/refunds/{refund['id']}/approve")).json()
+    assert approved["payment_request"]["unsigned_transaction"]["chain_id"] == 137
+    await mine_by_hand(api.ctx, "ethereum", transfer_to(HERE, WEI, nonce=32))
+    path = f"/v1/refunds/{refund['id']}"
+    assert (await client.get(path)).json()["status"] == "awaiting_signature"
+    await mine_by_hand(api.ctx, "polygon", transfer_to(HERE, WEI, nonce=33))
+    assert (await client.get(path)).json()["status"] == "confirming"
+
+
+async def test_the_token_goes_back_by_its_contract(api: Api, client: Client) -> None:
+    """The unsigned transaction is ERC-20's transfer, encoded by the ABI."""
+    invoice = await client.invoice(accepted=[{"asset": "DUSD", "network": "ethereum"}])
+    option = invoice["payment_options"][0]
+    token = replace(
+        transfer_to(option["address"], 25 * 10**6, nonce=41), contract="0x" + "a1" * 20, channel=Channel.LOG
+    )
+    await mine_by_hand(api.ctx, "ethereum", token)
+    for _ in range(2):
+        await mine_by_hand(api.ctx, "ethereum")
+    refund = (await ask(client, invoice, amount="2.5")).json()
+    approved = (await client.post(f"/v1/refunds/{refund['id']}/approve")).json()
+    request = approved["payment_request"]
+    assert request["uri"] == (
+        f"ethereum:{option['token_contract']}@1/transfer?address={approved['address']}&uint256=2500000"
+    )
+    unsigned = request["unsigned_transaction"]
+    assert (unsigned["to"], unsigned["value"]) == (option["token_contract"], "0")
+    assert unsigned["data"] == f"0xa9059cbb{HERE[2:]:0>64}{2_500_000:064x}"
