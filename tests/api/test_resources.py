@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from typing import Any
 
+from tallystick.rates.source import Answer, Rate
 from tests.api.test_bodies import problem
-from tests.support.app import Api, Client, Merchant, mine_by_hand
+from tests.support.app import Api, Client, Merchant, mine_by_hand, running_api
 from tests.support.stand import account_key
 
 ETH = 10**16  # 25 USD at 2500
@@ -206,6 +208,34 @@ async def test_networks_and_rates(api: Api, client: Client) -> None:
     }
     assert rate["sources"] == [answer]
     assert (await client.get("/v1/rates", base="USD", quote="ETH")).json()["value"] == "0.0004"
+
+
+async def test_a_rate_shows_every_source_and_why_it_was_not_used(database_url: str) -> None:
+    at = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+
+    class Live:
+        """Two exchanges, one of which is ten times wrong."""
+
+        async def rate(self, base: str, quote: str) -> Rate:
+            answers = (
+                Answer("kraken", "ETH/USD", Fraction("2500.10"), at, used=True),
+                Answer(
+                    "coinbase", "ETH/USD", Fraction(25000), at, problem="the rate lies 900 % from the middle"
+                ),
+                Answer("binance", "ETH/USD", problem="It did not answer in time."),
+            )
+            return Rate(base, quote, Fraction("2500.10"), "kraken", answers, at)
+
+    async with running_api(database_url, rates=Live()) as api:
+        client = api.client((await api.merchant()).key)
+        rate = (await client.get("/v1/rates", base="ETH", quote="USD")).json()
+    assert (rate["object"], rate["base"], rate["quote"]) == ("rate", "ETH", "USD")
+    assert (rate["value"], rate["source"], rate["at"]) == ("2500.1", "kraken", "2026-11-21T12:00:00Z")
+    assert [(one["source"], one["rate"], one["used"], one["problem"]) for one in rate["sources"]] == [
+        ("kraken", "2500.1", True, None),
+        ("coinbase", "25000", False, "the rate lies 900 % from the middle"),
+        ("binance", None, False, "It did not answer in time."),
+    ]
 
 
 async def test_webhook_endpoints(client: Client) -> None:
