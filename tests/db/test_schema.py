@@ -303,11 +303,12 @@ INSERT INTO payments (id, transfer_id, merchant_id, invoice_id, option_id, match
     updated_at)
 SELECT 'pay-' || n, 'trf-' || n, 'mer', 'inv-' || n, 'opt-' || n, 'matched',
     CASE WHEN n % 2000 = 0 THEN 'orphaned' ELSE 'confirmed' END, 1, now(), now() FROM generate_series(1, 20000) AS n;
-INSERT INTO refunds (id, merchant_id, invoice_id, option_id, status, rule, network, asset_symbol, asset_decimals, amount,
-    fee, amount_sent, reason, address, address_source, requested_by_type, requested_at, decided_at, event_sequence,
-    updated_at)
-SELECT 'rfd-' || n, 'mer', 'inv-' || n, 'opt-' || n, 'completed', 'amount', 'net-' || n % 3, 'ETH', 18, 1, 'merchant', 1,
-    'why', 'address-' || n, 'customer', 'system', now(), now(), 1, now() FROM generate_series(1, 20000) AS n;
+INSERT INTO refunds (id, merchant_id, invoice_id, option_id, status, rule, network, asset_symbol, asset_decimals,
+    amount, fee, amount_sent, reason, address, address_source, requested_by_type, requested_at, decided_at,
+    event_sequence, updated_at)
+SELECT 'rfd-' || n, 'mer', 'inv-' || n, 'opt-' || n, 'completed', 'amount', 'net-' || n % 3, 'ETH', 18,
+    1, 'merchant', 1, 'why', 'address-' || n, 'customer', 'system', now(), now(), 1, now()
+FROM generate_series(1, 20000) AS n;
 INSERT INTO balance_checks (network, address, family, invoice_id, started_at, due_at)
 SELECT 'net-' || n % 3, 'address-' || n, 'evm', 'inv-' || n, now(),
     CASE WHEN n % 10 = 0 THEN now() + n * interval '1 second' END FROM generate_series(1, 20000) AS n;
