@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from tests.cli.processes import SCRIPT, environment, family, gone, run, serving
 from tests.cli.test_commands import XPUB
 from tests.support.anvil import start_anvil, unique_chain_id
+from tests.support.exchanges import open_market
 
 
 async def get(url: str, key: str | None = None) -> tuple[int, Any]:
@@ -53,6 +55,30 @@ async def test_a_merchant_is_created_while_up_runs_on_the_same_folder_and_surviv
         everything = family(server.process.pid)
         assert await server.stop(signal.SIGINT) == 0
     await gone(everything)
+
+
+async def test_exchanges_are_asked_by_a_server_that_starts_without_waiting_for_them(
+    database_url: str,
+) -> None:
+    """One of them hangs from the start: the server is ready all the same, quotes by the others, stops at once."""
+    async with AsyncExitStack() as stack:
+        styles = ("kraken", "coinbase", "binance")
+        markets = {style: await stack.enter_async_context(open_market(style)) for style in styles}
+        markets["binance"].trouble, markets["binance"].trouble_everywhere = "slow", True
+        settings = network_settings(31337, "http://127.0.0.1:9") | {
+            "TALLYSTICK_DATABASE_URL": database_url,
+            "TALLYSTICK_RATES__SOURCES": ",".join(styles),
+            "TALLYSTICK_RATES__REQUEST_TIMEOUT_SECONDS": "10",
+            **{f"TALLYSTICK_RATES__URLS__{style.upper()}": market.url for style, market in markets.items()},
+        }
+        async with serving("up", **settings) as server:
+            key = (await run("merchant", "create", "--name", "M", "--json", **settings)).object["api_key"]
+            status, rate = await get(f"{server.url}/v1/rates?base=ETH&quote=USD", key)
+            assert (status, rate["value"]) == (200, "2500")
+            assert rate["source"] == "median of kraken, coinbase"
+            assert rate["sources"][2]["problem"] == "It did not answer in time."
+            async with asyncio.timeout(9):
+                assert await server.stop(signal.SIGTERM) == 0
 
 
 @pytest.mark.chain
