@@ -21,7 +21,7 @@ from tallystick.core.refund import RefundRule
 from tallystick.services import objects
 from tallystick.services.invoices import cancel_invoice
 from tallystick.services.sightings import GONE_AFTER
-from tests.support.endings import CONFIRMATIONS, Look, Payment, World, open_world
+from tests.support.endings import CONFIRMATIONS, WINDOW, Look, Payment, World, open_world
 from tests.support.stand import Clock
 
 R = Resolution
@@ -501,10 +501,13 @@ async def lose(world: World, row: Row, lost: tuple[Payment, ...]) -> None:
 
 
 async def return_again(world: World, row: Row, lost: tuple[Payment, ...]) -> None:
-    """They are sent again, and mined behind another transaction."""
+    """They are sent again, and mined behind another transaction; long after the deadline, where that has passed."""
     world.clock.advance(0 if row.blocks else GONE_AFTER.total_seconds())
     for one in lost:
         await world.submit_again(one)
+    if row.gone.status in ("expired", "underpaid"):
+        chain = world.chains[lost[0].network]
+        await chain.set_next_time(await chain.time() + 10 * WINDOW)
     await world.mine(row.blocks, lost[0].network)
 
 
