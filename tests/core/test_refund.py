@@ -33,6 +33,7 @@ from tallystick.core.refundable import (
     standing,
     unfounded,
 )
+from tallystick.core.transitions import steps
 from tests.core.samples import (
     COIN,
     NOW,
@@ -291,3 +292,19 @@ def test_late_money_is_owed_back_by_rule_once_all_of_it_stands() -> None:
         assert bool(owed_by_rule(asks, known, look)) is owed
         if owed:
             assert look.status is Status.LATE_PAID
+
+
+def test_a_canceled_invoice_is_canceled_again_where_the_chain_takes_payment_and_refund() -> None:
+    """A defect once: one reorganisation took both, no edge led there, and the network's follower stopped at it."""
+
+    def known(sent: RefundFact, *, there: bool) -> Facts:
+        late = transfer(100, anchor(5, best=there), seconds=60)
+        past = (view(10, scanned=90),)
+        return with_refunds(facts(late, views=past, decided=Decisions(canceled_at=NOW)), sent)
+
+    sent = refund(100, _R.BROADCAST, ids=("trf_1",), withdraws=True, anchors=(8,))
+    taken = refund(100, _R.COMPLETED, ids=("trf_1",), withdraws=True, anchors=(-8,))
+    before = judged(terms(option()), known(sent, there=True))
+    after = judged(terms(option()), known(taken, there=False))
+    assert (before.status, after.status) == (Status.REFUNDED, Status.CANCELED)
+    assert steps(before.status, after.status) == (Status.CANCELED,)

@@ -174,7 +174,8 @@ EDGES: Final[dict[Status, frozenset[Status]]] = {
     S.DISPUTED: _WITH_MONEY - {S.DISPUTED} | {S.CANCELED},
     # Exceptional edges: books are closed, only a reversal, a dispute or a refund leads on.
     S.SETTLED: frozenset({S.REVIEW_REQUIRED, S.DISPUTED, S.REFUNDED}),
-    S.REFUNDED: _WITH_MONEY - {S.REFUNDED},
+    # A canceled invoice whose late payment was given back is canceled again where the chain takes both.
+    S.REFUNDED: _WITH_MONEY - {S.REFUNDED} | {S.CANCELED},
 }
 
 _FIRST_STEPS: Final = (S.CREATED, S.QUOTED, S.AWAITING_PAYMENT)
