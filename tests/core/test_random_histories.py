@@ -42,7 +42,6 @@ from tests.core.samples import (
     COIN,
     NOW,
     OTHER_TOKEN,
-    TOKEN,
     TWO_BLOCKS,
     anchor,
     at,
@@ -258,12 +257,20 @@ class People:
             if verdict.status is PaymentStatus.CONFIRMED and verdict.match is Match.MATCHED
         ]
         spoken = frozenset[str]().union(*(one.transfer_ids for one in self.refunds.values()))
-        free = frozenset(confirmed) - spoken
+        free = [self.transfers[one] for one in sorted(frozenset(confirmed) - spoken)]
         if free and len(self.refunds) < 2:
+            asset = free[0].asset
+            assert asset is not None
+            named = [fact for fact in free if fact.asset == asset]
             name = f"rfd_{len(self.refunds)}"
-            paid = self.teller.status in (S.PAID, S.OVERPAID, S.SETTLED)
             self.refunds[name] = RefundFact(
-                name, RefundStatus.AWAITING_SIGNATURE, TOKEN, 1, TWO_BLOCKS, free, withdraws=not paid
+                name,
+                RefundStatus.AWAITING_SIGNATURE,
+                asset,
+                sum(fact.amount for fact in named),
+                TWO_BLOCKS,
+                frozenset(fact.id for fact in named),
+                withdraws=self.teller.status not in (S.PAID, S.OVERPAID, S.SETTLED),
             )
 
     def send_refund(self) -> None:

@@ -334,7 +334,12 @@ def _too_much(case: _Case) -> bool:
 
 
 def _everything_returned(case: _Case) -> bool:
-    """Whether all that is there was given back. In an open window a mismatch given back leaves the invoice payable."""
+    """Whether all that is there was given back, and nothing of it was taken back by the chain since.
+
+    In an open window a mismatch given back leaves the invoice payable.
+    """
+    if _lost(case, case.given_back):
+        return False
     there = [
         (fact, verdict)
         for fact, verdict in case.judged
@@ -348,13 +353,17 @@ def _everything_returned(case: _Case) -> bool:
 def _reversed_after_it_left(case: _Case) -> bool:
     """Whether goods, a batch or a refund left against money that does not stand, and nobody has dealt with that."""
     decisions = case.facts.decisions
-    left = decisions.fulfilled_at is not None or decisions.settled_at is not None
+    if decisions.fulfilled_at is not None or decisions.settled_at is not None:
+        return _lost(case, frozenset(fact.id for fact, _ in case.judged))
+    return _lost(case, case.given_back)
+
+
+def _lost(case: _Case, among: frozenset[str]) -> bool:
+    """Whether any of these transfers does not stand, and nobody has dealt with that."""
     return any(
-        (left or fact.id in case.given_back)
-        and verdict.status is not PaymentStatus.CONFIRMED
-        and fact.id not in case.dismissed
-        and _is_value(fact, verdict)
+        verdict.status is not PaymentStatus.CONFIRMED and _is_value(fact, verdict)
         for fact, verdict in case.judged
+        if fact.id in among and fact.id not in case.dismissed
     )
 
 

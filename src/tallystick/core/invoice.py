@@ -154,9 +154,7 @@ class DecisionKind(StrEnum):
     DISMISS = (
         "dismiss"  # these transfers are dealt with: neither a mismatch nor a reversal of them needs review
     )
-    WRITE_OFF = (
-        "write_off"  # as DISMISS, and: what these transfers brought is the merchant's, what they took is a loss
-    )
+    WRITE_OFF = "write_off"  # as DISMISS, and: what these transfers brought is the merchant's, what they took is a loss
     KEEP = "keep"  # what these transfers bring above the tolerance is the merchant's to keep
     RECEIVE = (
         "receive"  # these transfers came for another invoice and were attached to this one: they are in time

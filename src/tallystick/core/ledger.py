@@ -49,7 +49,7 @@ class AccountType(StrEnum):
 ACCOUNTS: Final[dict[Account, tuple[AccountType, str]]] = {
     Account.RECEIVABLE: (
         AccountType.ASSET,
-        "what customers still owe of a price: while a payment is on its way, or gone after the goods were delivered",
+        "what customers still owe of a price: while a part came, or when a payment left the chain after delivery",
     ),
     Account.EXPECTED: (
         AccountType.INCOME,
@@ -213,8 +213,11 @@ _EARNED: Final = Rule(
     "What pays the invoice is the merchant's. What is missing of the price is a discount given: within the tolerance, "
     "or accepted by a person.",
 )
-_ON_ITS_WAY: Final = Rule(
+_PART: Final = Rule(
     Account.SUSPENSE, Account.RECEIVABLE, "What came waits; the customer owes the rest of the price."
+)
+_ON_ITS_WAY: Final = Rule(
+    Account.SUSPENSE, None, "Enough is on its way: what is confirmed of it waits for the rest to be."
 )
 _WAITING: Final = Rule(Account.SUSPENSE, None, "What came waits for a decision; nothing more is expected.")
 _NOTHING: Final = Rule(Account.SUSPENSE, None, "Nothing is expected, and nothing that came counts.")
@@ -224,11 +227,11 @@ POSITIONS: Final[dict[Status, Rule]] = {
     Status.QUOTED: _NOTHING,
     Status.AWAITING_PAYMENT: _NOTHING,
     Status.DETECTED: _ON_ITS_WAY,
-    Status.PARTIALLY_PAID: _ON_ITS_WAY,
+    Status.PARTIALLY_PAID: _PART,
     Status.CONFIRMING: _ON_ITS_WAY,
     Status.PAID: _EARNED,
     Status.OVERPAID: _EARNED,
-    Status.UNDERPAID: _ON_ITS_WAY,
+    Status.UNDERPAID: _PART,
     Status.EXPIRED: _NOTHING,
     Status.LATE_PAID: _WAITING,
     Status.REVIEW_REQUIRED: _WAITING,
