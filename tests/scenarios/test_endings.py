@@ -282,12 +282,12 @@ ROWS = (
     Row(
         "detected",
         detected,
-        At("detected", "payment_seen", OWED),
+        At("detected", "payment_seen", ""),
         At("awaiting_payment", "vanished"),
         blocks=0,
     ),
     Row("partially paid", partially_paid, At("partially_paid", "payment_partial", HALF), UNPAID),
-    Row("confirming", confirming, At("confirming", "payment_in_block", OWED), UNPAID, blocks=1),
+    Row("confirming", confirming, At("confirming", "payment_in_block", ""), UNPAID, blocks=1),
     # paid
     Row("paid", paid, At("paid", "policy_met", EARNED), REVERSED),
     Row(
