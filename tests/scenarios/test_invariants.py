@@ -72,10 +72,13 @@ _BREAKS: dict[str, str] = {
 
 @pytest.fixture
 async def settled(stand: Stand, chain: Chain) -> Stand:
-    """A shop with one paid invoice and one that waits, in order."""
+    """A shop with one paid invoice and one that waits, in order. It was topped up, so its books took something back."""
     paid = await stand.create("25.00")
     await stand.create("25.00")
-    await chain.send_native(address_in(paid), units("0.01"))
+    await chain.send_native(address_in(paid), units("0.004"))
+    await chain.mine(3)
+    await stand.follow()
+    await chain.send_native(address_in(paid), units("0.006"))
     await chain.mine()
     await stand.follow()
     await chain.mine(2)
