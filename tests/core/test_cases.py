@@ -236,6 +236,36 @@ def test_a_resolution_records_one_decision(
     assert (None if found is None else (found[0], set(found[1]))) == expected
 
 
+@pytest.mark.parametrize(
+    ("action", "grown", "expected"),
+    [
+        (R.ACCEPT, {"trf_2"}, (D.ACCEPT, {"trf_2"})),
+        (R.CREDIT, {"trf_1", "trf_2"}, (D.CREDIT, {"trf_2"})),
+        (R.WRITE_OFF, {"trf_1", "trf_2"}, (D.WRITE_OFF, {"trf_2"})),
+    ],
+)
+@pytest.mark.parametrize("sent", [True, False])
+def test_what_goes_back_is_in_no_decision(
+    action: Resolution, grown: set[str], expected: tuple[DecisionKind, set[str]], sent: bool
+) -> None:
+    """A late part went back, and the part that came in time is accepted.
+
+    A defect once: the decision named both, so it never stood; the case was resolved and nothing followed from it.
+    """
+    anchors = (anchor(5, name="0xr"),) if sent else ()
+    status = RefundStatus.AWAITING_SIGNATURE
+    back = RefundFact("rfd_1", status, TOKEN, 5, TWO_BLOCKS, frozenset({"trf_1"}), True, anchors)
+    known = replace(facts(came(5, seconds=60), came(90, "trf_2"), views=(CLOSED,)), refunds=(back,))
+    wanted = terms(option())
+    judged = assess(wanted, known, NOW)
+    assert (judged.status, kinds(wanted, known)) == (S.UNDERPAID, {K.UNDERPAID: {"trf_2"}})
+    found = decision_on(Case(K.UNDERPAID, frozenset(grown)), action, known, judged)
+    assert found == (expected[0], frozenset(expected[1]))
+    if action is not R.WRITE_OFF:
+        made = Decision(1, *found, 10_000 if action is R.CREDIT else None)
+        assert assess(wanted, replace(known, decisions=decided(made)), NOW).status is S.PAID
+
+
 def test_accepting_what_confirms_never_makes_a_paid_invoice_less_paid() -> None:
     wanted = terms(option())
     assert assess(wanted, PAID, NOW).status is S.PAID

@@ -204,7 +204,7 @@ def wanted_cases(terms: InvoiceTerms, facts: Facts, judged: Assessment) -> tuple
     """The cases that follow from what is true about an invoice, in the order of their kinds."""
     found: dict[CaseKind, set[str]] = {}
     verdicts = {verdict.transfer_id: verdict for verdict in judged.verdicts}
-    done, counted = _done(facts, judged), _counted(facts, judged)
+    done, counted = _done(facts, judged), counted_by_decision(facts, judged)
     late_matters = _late_matters(terms, facts, judged)
     for fact in facts.transfers:
         verdict = verdicts.get(fact.id)
@@ -267,19 +267,24 @@ def _excess_goes_back(terms: InvoiceTerms, facts: Facts, judged: Assessment) -> 
     return over < smallest
 
 
-def _counted(facts: Facts, judged: Assessment) -> frozenset[str]:
+def counted_by_decision(facts: Facts, judged: Assessment) -> frozenset[str]:
     """Transfers that a decision counts in another way than as they came, as long as all that it names are there.
 
-    Where one of them left the chain, the others are again what they were, and a case again.
+    Where one of them left the chain or goes back, the others are again what they were, and a case again.
     """
-    live = {verdict.transfer_id for verdict in judged.verdicts if verdict.status in LIVE}
+    standing = _live(judged) - being_given_back(facts, judged.refunds)
     return frozenset[str]().union(
         *(
             decision.transfer_ids
             for decision in facts.decisions.recorded
-            if decision.kind in (DecisionKind.ACCEPT, DecisionKind.CREDIT) and decision.transfer_ids <= live
+            if decision.kind in (DecisionKind.ACCEPT, DecisionKind.CREDIT)
+            and decision.transfer_ids <= standing
         )
     )
+
+
+def _live(judged: Assessment) -> frozenset[str]:
+    return frozenset(verdict.transfer_id for verdict in judged.verdicts if verdict.status in LIVE)
 
 
 def _late_matters(terms: InvoiceTerms, facts: Facts, judged: Assessment) -> bool:
@@ -306,13 +311,14 @@ def decision_on(
 ) -> tuple[DecisionKind, frozenset[str]] | None:
     """The fact that a resolution records about the invoice, and the transfers it names; None where it changes nothing.
 
-    Accepting takes everything that is there as the payment, so that the rest of it is no case either. An invoice that
+    Accepting takes everything that is there as the payment, so that the rest of it is no case either; never what is
+    being given back: a decision counts while all that it names is there, and that will not be. An invoice that
     is paid without the case's transfers needs them for nothing: they are kept without counting, and so they never make
     it less paid, or too much. A reversal that is accepted was made good in another way, or will be paid again: only
     writing it off books a loss. Refunding and attaching record more; that is `services.exceptions`'.
     """
-    live = {verdict.transfer_id for verdict in judged.verdicts if verdict.status in LIVE}
-    named = case.transfer_ids & live
+    there = _live(judged) - being_given_back(facts, judged.refunds)
+    named = case.transfer_ids & there
     if case.kind is CaseKind.REVERSED:
         lost = action is Resolution.WRITE_OFF
         return (DecisionKind.WRITE_OFF if lost else DecisionKind.DISMISS), case.transfer_ids
@@ -325,7 +331,7 @@ def decision_on(
         return (DecisionKind.WRITE_OFF, named) if case.kind in DERIVED else None
     if action is Resolution.ACCEPT:
         own = {fact.id for fact in facts.transfers if fact.internal}
-        return DecisionKind.ACCEPT, (named | _matched(judged, LIVE)) - own
+        return DecisionKind.ACCEPT, (named | (_matched(judged, LIVE) & there)) - own
     if action is Resolution.IGNORE and case.kind in MISMATCHED:
         return DecisionKind.DISMISS, named
     return None

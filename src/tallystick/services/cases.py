@@ -19,7 +19,15 @@ from typing import Any, Final
 import msgspec
 
 from tallystick.core.assess import Assessment
-from tallystick.core.cases import DERIVED, GUIDES, Case, CaseKind, Resolution, wanted_cases
+from tallystick.core.cases import (
+    DERIVED,
+    GUIDES,
+    Case,
+    CaseKind,
+    Resolution,
+    counted_by_decision,
+    wanted_cases,
+)
 from tallystick.core.ids import IdKind
 from tallystick.core.invoice import PaymentStatus
 from tallystick.core.money import format_price, format_units
@@ -125,14 +133,16 @@ async def _want(
 def _answers(row: Record, case: Case, look: Look) -> bool:
     """Whether a person has decided about all transfers of a case, and that decision still says all.
 
-    A case that closed by itself may open again. So may one that was accepted: what was accepted is no case as long as
-    all of it stands. A refund answers a case until it is rejected or given up. A reversal is always told anew.
+    A case that closed by itself may open again. So may one that was accepted or credited: what was is no case as long
+    as all of it stands. A refund answers a case until it is rejected or given up. A reversal is always told anew.
     """
     resolution = row["resolution"]
     if resolution is None or not case.transfer_ids <= set(row["transfer_ids"]):
         return False
     if resolution["action"] in (None, Resolution.ACCEPT):
         return False
+    if resolution["action"] == Resolution.CREDIT:
+        return case.transfer_ids <= counted_by_decision(look.invoice.facts({}), look.judged)
     status = {verdict.refund_id: verdict.status for verdict in look.judged.refunds}
     return status.get(resolution.get("refund_id", "")) not in (RefundStatus.REJECTED, RefundStatus.FAILED)
 
