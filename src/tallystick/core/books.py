@@ -212,7 +212,7 @@ def _buckets(case: _Case) -> dict[Denomination, _Bucket]:
     }
     found: dict[Denomination, _Bucket] = {}
     rest = list(_take_named(case, left, found))
-    overpaid = _excess(case) if case.judged.too_much else {}
+    overpaid = _excess(case, left) if case.judged.too_much else {}
     earned = _earned(case)
     for transfer_id, amount in left.items():
         fact = case.transfers[transfer_id]
@@ -258,18 +258,27 @@ def _earned(case: _Case) -> frozenset[str]:
     return case.written_off.union(*(unit.members for unit in case.paying))
 
 
-def _excess(case: _Case) -> dict[str, int]:
-    """Base units of each transfer above what was asked, taken from what arrived last. Rounded down."""
-    excess = sum((_counts_for(unit, case) for unit in case.paying), Fraction(0)) - 1
+def _excess(case: _Case, left: Mapping[str, int]) -> dict[str, int]:
+    """Base units of each transfer above what was asked, taken from what arrived last. Rounded down.
+
+    `left` is what refunds leave of the transfers that they name: what goes back is not too much any more.
+    """
+    shares = [(unit, _counts_for(unit, case) * _part_left(unit, case, left)) for unit in case.paying]
+    excess = sum((share for _, share in shares), Fraction(0)) - 1
     found: dict[str, int] = {}
-    for unit in reversed(case.paying):
+    for unit, share in reversed(shares):
         if excess <= 0:
             break
-        share = _counts_for(unit, case)
-        over = min(excess, share)
-        excess -= over
-        found |= {one: math.floor(case.transfers[one].amount * over / share) for one in unit.members}
+        if share:
+            over = min(excess, share)
+            excess -= over
+            found |= {one: math.floor(left.get(one, 0) * over / share) for one in unit.members}
     return found
+
+
+def _part_left(unit: Unit, case: _Case, left: Mapping[str, int]) -> Fraction:
+    """How much of a unit no named refund takes; of several transfers that count together, the least."""
+    return min(Fraction(left.get(one, 0), case.transfers[one].amount) for one in unit.members)
 
 
 def _counts_for(unit: Unit, case: _Case) -> Fraction:
