@@ -380,6 +380,16 @@ def test_wakeups_say_when_time_alone_can_change_the_answer(known: Facts, wakeups
     assert set(assess(ASKED, known, NOW).wakeups) == wakeups
 
 
+def test_what_counts_at_sight_is_looked_at_again_once_it_is_final() -> None:
+    """A defect once: late money that counted at sight was never looked at again, and its refund by rule never opened."""
+    zero_conf = Requirement(Finality.DEPTH, 6, zero_conf=True)
+    asked, late = terms(option(requirement=zero_conf)), transfer(100, anchor(TIP), seconds=60)
+    found = assess(asked, facts(late, views=PAST), NOW)
+    assert (found.status, set(found.wakeups)) == (S.LATE_PAID, {Wakeup("alpha", Marker.TIP, TIP + 5)})
+    final = (view(TIP + 5, scanned=90),)
+    assert assess(asked, facts(late, views=final), NOW).wakeups == ()
+
+
 # Properties -----------------------------------------------------------------------------------------------------------
 
 HEIGHTS = st.integers(1, TIP)

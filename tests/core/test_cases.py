@@ -24,6 +24,7 @@ from tallystick.core.cases import (
     Case,
     CaseKind,
     Resolution,
+    counted_by_decision,
     decision_on,
     wanted_cases,
 )
@@ -156,6 +157,19 @@ def test_what_was_accepted_with_something_that_is_gone_is_what_it_was(
     assert (
         kinds(terms(option()), facts(came(100, asset=OTHER_TOKEN), gone, decided=decided(made))) == expected
     )
+
+
+@pytest.mark.parametrize("kind", [D.ACCEPT, D.CREDIT])
+def test_what_was_decided_with_something_that_is_gone_needs_review_again(kind: DecisionKind) -> None:
+    """A defect once: nobody was asked about the rest, and the invoice expired with its money in suspense."""
+    rest, gone = (
+        came(60, asset=OTHER_TOKEN),
+        transfer(60, anchor(5, best=False), id="trf_2", asset=OTHER_TOKEN),
+    )
+    made = Decision(1, kind, frozenset({"trf_1", "trf_2"}), 10_000 if kind is D.CREDIT else None)
+    known = facts(rest, gone, views=(CLOSED,), decided=decided(made))
+    assert assess(terms(option()), known, NOW).status is S.REVIEW_REQUIRED
+    assert counted_by_decision(known, assess(terms(option()), known, NOW)) == frozenset()
 
 
 @pytest.mark.parametrize(

@@ -149,12 +149,13 @@ def _check_wakeups(setting: Setting, world: World, judged: Assessment, said: _Sa
     windows = {w.network for w in judged.wakeups if w.marker is Marker.TIME}
     for network, position in heights:
         assert position > tips[network], f"due already, would be judged at every block: {said}"
-    confirming = {
+    shallow = {
         (chain_of[verdict.transfer_id], verdict.anchor.block.height + 1)  # two blocks are required
         for verdict in judged.verdicts
-        if verdict.status is PaymentStatus.CONFIRMING and verdict.anchor is not None
+        # Also what counts at sight: before it is final it cannot be given back.
+        if verdict.anchor is not None and verdict.anchor.block.height == tips[chain_of[verdict.transfer_id]]
     }
-    assert heights == confirming, said
+    assert heights == shallow, said
     paying = {"alpha", "beta"} if setting.beta else {"alpha"}
     open_windows = {name for name in paying if not chains[name].scanned_past}
     assert windows == (set() if world.canceled else open_windows), said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 from hypothesis import given
@@ -308,3 +309,25 @@ def test_a_canceled_invoice_is_canceled_again_where_the_chain_takes_payment_and_
     after = judged(terms(option()), known(taken, there=False))
     assert (before.status, after.status) == (Status.REFUNDED, Status.CANCELED)
     assert steps(before.status, after.status) == (Status.CANCELED,)
+
+
+@pytest.mark.parametrize(
+    ("amount", "status"),
+    [(5 * 10**13, Status.REFUNDED), (10**14, Status.UNDERPAID), (10**18, Status.LATE_PAID)],
+)
+@pytest.mark.parametrize("height", [9, 10])
+@pytest.mark.parametrize("fulfilled", [None, NOW])
+def test_too_little_to_matter_changes_nothing_about_a_refunded_invoice(
+    amount: int, status: Status, height: int, fulfilled: datetime | None
+) -> None:
+    """A defect once: anybody could make it `expired`, or `review_required`, with more than dust, but less than 1/10,000
+    of what was asked."""
+    paid = transfer(10**18, anchor(5), asset=COIN)
+    more = transfer(amount, anchor(height), id="trf_2", asset=COIN, seconds=60)
+    past, decided = (view(10, scanned=90),), Decisions(fulfilled_at=fulfilled)
+    back = replace(refund(10**18, _R.COMPLETED, ids=("trf_1",), anchors=(8,)), asset=COIN)
+    known = with_refunds(facts(paid, more, views=past, decided=decided), back)
+    found = judged(terms(option(COIN, 10**18)), known).status
+    if fulfilled is not None and height == 10 and status is not Status.REFUNDED:
+        status = Status.REVIEW_REQUIRED  # not final, and the goods have left
+    assert found is status

@@ -152,12 +152,16 @@ class _Case:
         asked_for = (without, measure, late_too)
         known = self.sums.get(asked_for)
         if known is None:
-            units = self.units.get(without)
-            if units is None:
-                counting = [(fact, verdict) for fact, verdict in self.judged if fact.id not in without]
-                units = self.units[without] = units_of(self.terms, self.facts.decisions, counting)
-            known = self.sums[asked_for] = add_up(units, measure, late_too=late_too)
+            known = self.sums[asked_for] = add_up(self.counting(without), measure, late_too=late_too)
         return known
+
+    def counting(self, without: frozenset[str]) -> list[Unit]:
+        """What counts of what came, less the transfers named in `without`."""
+        units = self.units.get(without)
+        if units is None:
+            counting = [(fact, verdict) for fact, verdict in self.judged if fact.id not in without]
+            units = self.units[without] = units_of(self.terms, self.facts.decisions, counting)
+        return units
 
 
 def assess(terms: InvoiceTerms, facts: Facts, now: datetime) -> Assessment:
@@ -292,7 +296,7 @@ def _status_of_too_little(case: _Case, in_time: Shares, everything: Shares) -> t
         return Status.CONFIRMING, False
     if in_time.seen >= 1:
         return Status.DETECTED, False
-    if any(_needs_review(case, fact, verdict) for fact, verdict in case.judged):
+    if _needs_review(case):
         return Status.REVIEW_REQUIRED, False
     if case.over:
         # What is on its way back still tells how the invoice ended, until it has arrived.
@@ -336,7 +340,8 @@ def _too_much(case: _Case) -> bool:
 def _everything_returned(case: _Case) -> bool:
     """Whether all that is there was given back, and nothing of it was taken back by the chain since.
 
-    In an open window a mismatch given back leaves the invoice payable.
+    In an open window a mismatch given back leaves the invoice payable. What is too little to change a state does not
+    change this one either.
     """
     if _lost(case, case.given_back):
         return False
@@ -345,7 +350,10 @@ def _everything_returned(case: _Case) -> bool:
         for fact, verdict in case.judged
         if _is_value(fact, verdict) and verdict.status in LIVE and fact.id not in case.dismissed
     ]
-    if not there or any(fact.id not in case.given_back for fact, _ in there):
+    rest = [verdict for fact, verdict in there if fact.id not in case.given_back]
+    if len(rest) == len(there) or any(verdict.match is not Match.MATCHED for verdict in rest):
+        return False
+    if rest and case.shares(Measure.ASKED, without=case.given_back | case.dismissed).significant:
         return False
     return case.over or any(verdict.match is Match.MATCHED for _, verdict in there)
 
@@ -372,13 +380,16 @@ def _is_value(fact: TransferFact, verdict: Verdict) -> bool:
     return verdict.match is not Match.UNSUPPORTED_TOKEN and not fact.is_dust and not fact.internal
 
 
-def _needs_review(case: _Case, fact: TransferFact, verdict: Verdict) -> bool:
-    decided = case.facts.decisions.named(DecisionKind.ACCEPT, DecisionKind.CREDIT)
-    return (
+def _needs_review(case: _Case) -> bool:
+    """Whether something is there that does not match, and no decision about it stands."""
+    counted = frozenset[str]().union(*(unit.members for unit in case.counting(case.set_aside)))
+    dealt_with = case.dismissed | case.set_aside | counted
+    return any(
         verdict.match in MISMATCHES
         and verdict.status in LIVE
         and _is_value(fact, verdict)
-        and fact.id not in case.dismissed | case.set_aside | decided
+        and fact.id not in dealt_with
+        for fact, verdict in case.judged
     )
 
 
@@ -434,8 +445,10 @@ def _wakeups(case: _Case, refunds: tuple[RefundVerdict, ...]) -> tuple[Wakeup, .
     terms, facts = case.terms, case.facts
     found: set[Wakeup] = set()
     for fact, verdict in case.judged:
-        if verdict.status is PaymentStatus.CONFIRMING and verdict.anchor is not None:
-            requirement = terms.option(fact.option_id).requirement
+        requirement = terms.option(fact.option_id).requirement
+        # What counts at sight is confirmed before it is final: only then it can be given back.
+        early = requirement.zero_conf and not _is_final(fact, verdict, requirement, facts)
+        if verdict.anchor is not None and (verdict.status is PaymentStatus.CONFIRMING or early):
             found.add(_when_final(fact.key.network, verdict.anchor, requirement))
     refund_facts = {refund.id: refund for refund in facts.refunds}
     for refund in refunds:
@@ -449,6 +462,11 @@ def _wakeups(case: _Case, refunds: tuple[RefundVerdict, ...]) -> tuple[Wakeup, .
         if not networks:
             found.add(Wakeup(OUR_CLOCK, Marker.TIME, int(terms.expires_at.timestamp())))
     return tuple(sorted(found, key=lambda wakeup: (wakeup.network, wakeup.marker, wakeup.position)))
+
+
+def _is_final(fact: TransferFact, verdict: Verdict, requirement: Requirement, facts: Facts) -> bool:
+    view = facts.networks.get(fact.key.network)
+    return view is not None and is_final(verdict.anchor, requirement, view)
 
 
 def _when_final(network: str, anchor: Anchor, requirement: Requirement) -> Wakeup:
