@@ -942,6 +942,7 @@ VERDICTS = {
     "a second after, accepted by rule": ("paid", [False]),
     "a second after, refunded by rule": ("late_paid", [False]),
     "half before, half after": ("late_paid", [False, True]),
+    "half before, half on the second": ("paid", [True, True]),
     "half before": ("underpaid", [True]),
     "never": ("expired", []),
 }
@@ -967,9 +968,10 @@ async def test_the_deadline_is_the_chains_to_the_second(
             name: await world.invoice(late_payment=rules.get(name, LatePayment.REVIEW)) for name in VERDICTS
         }
         deadline = int(made["never"].expires_at.timestamp()) + grace_seconds
+        halves = [name for name in VERDICTS if name.startswith("half before")]
         blocks = {
-            -1: {"a second before": "0.01", "half before, half after": "0.005", "half before": "0.005"},
-            0: {"on the second": "0.01"},
+            -1: {"a second before": "0.01"} | dict.fromkeys(halves, "0.005"),
+            0: {"on the second": "0.01", "half before, half on the second": "0.005"},
             1: {name: "0.01" for name in VERDICTS if name.startswith("a second after")}
             | {"half before, half after": "0.005"},
         }
@@ -993,9 +995,12 @@ async def test_the_deadline_is_the_chains_to_the_second(
             name: (one.status, sorted(payment.on_time for payment in one.payments))
             for name, one in seen.items()
         } == VERDICTS
-        for name, (status, _) in VERDICTS.items():
-            way = await world.stand.way(made[name])
-            assert ("expired" in way) is (status == "expired" or name.startswith("a second after"))
+        ended = {
+            name for name in VERDICTS if {"expired", "underpaid"} & set(await world.stand.way(made[name]))
+        }
+        assert ended == {name for name, one in seen.items() if one.status != "paid"} | {
+            "a second after, accepted by rule"
+        }
 
 
 async def test_a_sighting_in_time_is_kept_while_the_follower_is_down(database_url: str) -> None:
