@@ -23,6 +23,7 @@ import structlog
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from litestar import MediaType, Request, Response, Router, get, post
 from litestar.di import NamedDependency, Provide
+from litestar.enums import RequestEncodingType
 from litestar.params import FromPath, FromQuery
 from litestar.response import Redirect
 from litestar.status_codes import (
@@ -216,14 +217,18 @@ def _to_page(refund_id: str, token: str) -> Redirect:
 
 
 async def _form(request: Request[Any, Any, Any], desk: Desk) -> tuple[str, str, bool]:
-    """Token, address and whether the customer is sure. Raises RateLimited, CrossSite."""
+    """Token, address and whether the customer is sure. Raises RateLimited, CrossSite.
+
+    A body in another encoding than our page sends (parts, files) is not read at all: it is a form without fields.
+    """
     desk.count(request)
     if not is_same_site(request, desk.origin):
         raise CrossSite
-    form = await request.form()
+    ours = request.content_type[0] == RequestEncodingType.URL_ENCODED
+    form = await request.form() if ours else None
 
     def text(name: str) -> str:
-        value = form.get(name)
+        value = form.get(name) if form is not None else None
         return value[:ADDRESS_LENGTH_MAX] if isinstance(value, str) else ""
 
     return text("token"), text("address"), text("sure") == "yes"
