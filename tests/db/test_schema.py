@@ -360,6 +360,13 @@ PER_BLOCK: list[tuple[str, str, dict[str, Any], set[str]]] = [
         {"addresses", "balance_checks", "transfers", "anchors"},
     ),
     ("balances", "findings_of", {"network": "net-1", "addresses": ["address-7"]}, {"transfers", "anchors"}),
+    # While a requirement is raised, no network moves: every block waits for it.
+    (
+        "policies",
+        "raise_options",
+        {"ids": ["inv-7", "inv-8"], "network": "net-1", "confirmations": 9, "words": "why"},
+        {"payments"},
+    ),
 ]
 
 

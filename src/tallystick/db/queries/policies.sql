@@ -66,6 +66,8 @@ SET confirmations_required = CASE WHEN o.finality = 'depth' THEN GREATEST(o.conf
     policy_explanation = o.policy_explanation || ' ' || :words
 WHERE o.invoice_id = ANY(:ids::text[]) AND o.network = :network AND o.status <> 'expired'
   AND (o.zero_conf OR o.finality = 'depth' AND o.confirmations_required < :confirmations)
-  AND NOT EXISTS (SELECT 1 FROM payments AS p WHERE p.option_id = o.id AND p.status = 'confirmed')
+  AND NOT EXISTS (SELECT 1 FROM payments AS p
+                  WHERE p.invoice_id = o.invoice_id AND p.option_id = o.id AND p.status = 'confirmed')
 RETURNING o.invoice_id,
-    EXISTS (SELECT 1 FROM payments AS p WHERE p.option_id = o.id AND p.status = 'confirming') AS is_waiting;
+    EXISTS (SELECT 1 FROM payments AS p
+            WHERE p.invoice_id = o.invoice_id AND p.option_id = o.id AND p.status = 'confirming') AS is_waiting;
