@@ -6,7 +6,7 @@ Cites R-REFUND 1-3, F-TOKEN 2, F-API 1, 3, 5. What the chain does to refunds is 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -32,9 +32,12 @@ class MovingRates:
 
     def __init__(self) -> None:
         self.pairs = dict(RATES)
+        self.before: Callable[[], Awaitable[None]] | None = None  # what happens while the sources are asked
 
     async def rate(self, base: str, quote: str) -> Rate:
         """The rate now."""
+        if self.before is not None:
+            await self.before()
         return await StaticRates(self.pairs).rate(base, quote)
 
 
@@ -311,6 +314,34 @@ async def test_no_rate_no_fiat_value(api: Api, client: Client, rates: MovingRate
     rates.pairs.clear()
     answer = await ask(client, invoice, rule="fiat_value")
     assert (answer.status_code, answer.json()["code"]) == (409, "rate_unavailable")
+
+
+@pytest.mark.parametrize("way", ["invoice", "exception", "resolution"])
+async def test_rates_are_asked_before_anything_is_locked(
+    api: Api, client: Client, rates: MovingRates, way: str
+) -> None:
+    """A defect once: from an exception the exchanges were asked under lock, so that a slow one held up every block."""
+    invoice = await paid(api, client, WEI, WEI // 5)
+    (case,) = (await client.get("/v1/exceptions", invoice_id=invoice["id"])).json()["data"]
+    looked: list[int] = []
+
+    async def look() -> None:
+        async with api.ctx.database.transaction() as connection:
+            networks = await connection.fetch("SELECT name FROM networks FOR NO KEY UPDATE NOWAIT")
+            await connection.fetch("SELECT id FROM invoices FOR NO KEY UPDATE NOWAIT")
+        looked.append(len(networks))
+
+    rates.before = look
+    if way == "invoice":
+        answer = await ask(client, invoice, rule="fiat_value")
+    elif way == "exception":
+        answer = await ask(client, invoice, invoice_id=None, exception_id=case["id"], rule="fiat_value")
+    else:
+        said = {"action": "refund", "note": "back", "refund": {"rule": "fiat_value", "address": HERE}}
+        answer = await client.post(f"/v1/exceptions/{case['id']}/resolve", said)
+    assert answer.is_success, answer.text
+    (count,) = looked
+    assert count > 0
 
 
 async def test_the_excess_only(api: Api, client: Client) -> None:

@@ -26,13 +26,14 @@ from tallystick.core.refund import FeePayer, RefundRule
 from tallystick.db.invoices import StoredInvoice
 from tallystick.db.networks import read_views
 from tallystick.db.sql import Connection, Record
+from tallystick.rates.source import Rate
 from tallystick.services import objects
 from tallystick.services.cases import SQL, close_case, exception_object
 from tallystick.services.context import Actor, Context
 from tallystick.services.deciding import Decider, attach
 from tallystick.services.locking import lock_invoices
 from tallystick.services.paging import Page, page_of
-from tallystick.services.refunds import REASON_LENGTH_MAX, NewRefund, request_refund
+from tallystick.services.refunds import REASON_LENGTH_MAX, NewRefund, rate_for, request_refund
 
 NOTE_LENGTH_MAX: Final = 2000
 OWNER_LENGTH_MAX: Final = 200
@@ -101,6 +102,7 @@ class _Work:
     invoice: StoredInvoice
     asked: Resolve
     target: StoredInvoice | None
+    rate: Rate | None  # for a refund that needs one
     refunds: list[objects.Refund]  # what was made, for the answer: the claim's link is told once
 
 
@@ -179,6 +181,7 @@ async def resolve(
     """
     row = await _own(connection, merchant_id, exception_id)
     _check(CaseKind(row["kind"]), asked)
+    rate = await _rate_for(connection, ctx, merchant_id, asked, exception_id)
     invoices = await _lock_invoices(connection, merchant_id, row["invoice_id"], asked.invoice_id)
     row = await _own(connection, merchant_id, exception_id, lock=True)
     if row["status"] != CaseStatus.OPEN:
@@ -189,7 +192,7 @@ async def resolve(
     if row["invoice_id"] is not None:
         case = Case(CaseKind(row["kind"]), frozenset(row["transfer_ids"]))
         target = invoices[asked.invoice_id] if asked.invoice_id is not None else None
-        work = _Work(connection, decider, case, invoices[row["invoice_id"]], asked, target, refunds)
+        work = _Work(connection, decider, case, invoices[row["invoice_id"]], asked, target, rate, refunds)
         outcome = partial(_carry_out, work)
     elif asked.action in _OF_AN_INVOICE:
         raise Conflict(
@@ -239,10 +242,23 @@ async def _decide(work: _Work) -> dict[str, Any]:
 
 async def _refund(work: _Work) -> dict[str, Any]:
     """Ask for the refund. The case is answered by it until it is rejected or given up; nothing else changes yet."""
-    decider, asked = work.decider, work.asked
-    new = NewRefund(
+    decider, merchant_id = work.decider, work.invoice.merchant_id
+    wished = _wished(work.asked, decider.exception_id)
+    try:
+        made = await request_refund(
+            work.connection, decider.ctx, merchant_id, decider.actor, wished, work.rate
+        )
+    except InvalidInput as error:
+        raise _below("/refund", error) from None
+    work.refunds.append(made)
+    return {"refund_id": made.id}
+
+
+def _wished(asked: Resolve, exception_id: str | None) -> NewRefund:
+    """The refund that resolves a case, as `services.refunds` takes it."""
+    return NewRefund(
         reason=asked.refund.reason or asked.note[:REASON_LENGTH_MAX],
-        exception_id=decider.exception_id,
+        exception_id=exception_id,
         payment_option_id=asked.refund.payment_option_id,
         amount=asked.refund.amount,
         rule=asked.refund.rule,
@@ -252,14 +268,18 @@ async def _refund(work: _Work) -> dict[str, Any]:
         fee=asked.refund.fee,
         fee_amount=asked.refund.fee_amount,
     )
+
+
+async def _rate_for(
+    connection: Connection, ctx: Context, merchant_id: str, asked: Resolve, exception_id: str
+) -> Rate | None:
+    """The rate that a refund will need, before anything is locked."""
+    if asked.action is not Resolution.REFUND:
+        return None
     try:
-        made = await request_refund(
-            work.connection, decider.ctx, work.invoice.merchant_id, decider.actor, new
-        )
+        return await rate_for(connection, ctx, merchant_id, _wished(asked, exception_id))
     except InvalidInput as error:
         raise _below("/refund", error) from None
-    work.refunds.append(made)
-    return {"refund_id": made.id}
 
 
 def _below(field: str, error: InvalidInput) -> InvalidInput:

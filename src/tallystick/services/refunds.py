@@ -88,16 +88,16 @@ class Ground:
 
 
 async def request_refund(
-    connection: Connection, ctx: Context, merchant_id: str, actor: Actor, new: NewRefund
+    connection: Connection, ctx: Context, merchant_id: str, actor: Actor, new: NewRefund, rate: Rate | None
 ) -> objects.Refund:
     """Ask for a refund; nothing is paid before it is approved. Its `claim_url` is in this answer only.
 
-    Raises NotFound, InvalidInput naming the field, Conflict where nothing confirmed is left to give back, NoQuote,
-    NetworkUnavailable. An exception it comes from stays as it is: its resolution is the caller's.
+    `rate` is what `rate_for` answered: the caller asks it before it locks anything. An exception it comes from stays as
+    it is: its resolution is the caller's. Raises NotFound, InvalidInput naming the field, Conflict where nothing
+    confirmed is left to give back, NetworkUnavailable.
     """
     check_text("/reason", new.reason, REASON_LENGTH_MAX)
     invoice_id, wanted = await _scope_of(connection, merchant_id, new)
-    rate = await _rate(connection, ctx, invoice_id, wanted)
     ground = await lock_ground(connection, ctx, invoice_id)
     found = find_amount(ground.invoice.terms, ground.facts, ground.judged, wanted, rate)
     network = ctx.networks.get(found.asset.network)
@@ -122,8 +122,9 @@ async def create_refund(
     connection: Connection, ctx: Context, merchant_id: str, actor: Actor, new: NewRefund
 ) -> objects.Refund:
     """`request_refund`, and where it comes from an exception, that is resolved by it. Raises Conflict, where it was."""
+    rate = await rate_for(connection, ctx, merchant_id, new)
     if new.exception_id is None:
-        asked = await request_refund(connection, ctx, merchant_id, actor, new)
+        asked = await request_refund(connection, ctx, merchant_id, actor, new, rate)
         # What it gives back in full is answered by it: its case closes.
         evidence = {"type": "refund", "refund_id": asked.id}
         cause = Cause(CauseKind.DECISION, actor, (evidence,))
@@ -134,7 +135,7 @@ async def create_refund(
     made: list[objects.Refund] = []
 
     async def carry_out() -> dict[str, str]:
-        made.append(await request_refund(connection, ctx, merchant_id, actor, new))
+        made.append(await request_refund(connection, ctx, merchant_id, actor, new, rate))
         return {"refund_id": made[0].id}
 
     closed = await close_case(
@@ -186,10 +187,15 @@ async def _scope_of(connection: Connection, merchant_id: str, new: NewRefund) ->
     return invoice_id, wanted
 
 
-async def _rate(connection: Connection, ctx: Context, invoice_id: str, wanted: Wanted) -> Rate | None:
-    """The asset's rate in the invoice's currency, where the rule needs one. Asked before anything is locked."""
-    if wanted.rule is not RefundRule.FIAT_VALUE:
+async def rate_for(connection: Connection, ctx: Context, merchant_id: str, new: NewRefund) -> Rate | None:
+    """The asset's rate in the invoice's currency, where the rule needs one.
+
+    It takes as long as the sources do: ask before anything is locked, or no block of these networks is read meanwhile.
+    Raises NoQuote, and as `request_refund` does.
+    """
+    if new.rule is not RefundRule.FIAT_VALUE:
         return None
+    invoice_id, wanted = await _scope_of(connection, merchant_id, new)
     (invoice,) = await invoice_store.read_invoices(connection, [invoice_id])
     facts = invoice.facts(await read_views(connection))
     asset, _ = choose_asset(invoice.terms, facts, wanted)
