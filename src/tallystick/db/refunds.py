@@ -26,7 +26,8 @@ class StoredRefund:
     """One refund. Amounts are base units of `asset`; `address` is in normal form.
 
     `basis_ids` are the incoming transfers that stood when it was asked for. `chain_tx_hash` and `confirmations` are of
-    the outgoing transfer that stands in the best chain now; `tx_hash` is what somebody told.
+    the outgoing transfer that stands in the best chain now; `tx_hash` is what somebody told. `halted`: its network waits
+    for an operator, so that nobody can say what stands there.
     """
 
     id: str
@@ -67,6 +68,7 @@ class StoredRefund:
     chain_tx_hash: str | None = None
     confirmations: int = 0
     confirmations_required: int | None = None
+    halted: bool = False
 
     @property
     def amount_sent(self) -> int:
@@ -128,6 +130,7 @@ def _refund(row: Record) -> StoredRefund:
         chain_tx_hash=row["chain_tx_hash"],
         confirmations=row["confirmations"],
         confirmations_required=row["confirmations_required"] if row["finality"] == "depth" else None,
+        halted=row["halted"],
     )
 
 

@@ -249,9 +249,17 @@ def next_action(refund: StoredRefund) -> objects.NextAction:
 
 
 def _payment_request(ctx: Context, refund: StoredRefund) -> objects.PaymentRequest | None:
-    """Only while it is to be signed: what needs attention or was sent must not be sent from an old answer."""
+    """Only while it is to be signed: what needs attention or was sent must not be sent from an old answer.
+
+    Not while its network is halted either: the money that it gives back may have left the chain.
+    """
     network = ctx.networks.get(refund.asset.network)
-    if refund.status is not _R.AWAITING_SIGNATURE or refund.address is None or network is None:
+    if (
+        refund.status is not _R.AWAITING_SIGNATURE
+        or refund.address is None
+        or network is None
+        or refund.halted
+    ):
         return None
     family = FAMILIES[refund.family]
     return objects.PaymentRequest(
