@@ -26,8 +26,8 @@ class StoredRefund:
     """One refund. Amounts are base units of `asset`; `address` is in normal form.
 
     `basis_ids` are the incoming transfers that stood when it was asked for. `chain_tx_hash` and `confirmations` are of
-    the outgoing transfer that stands in the best chain now; `tx_hash` is what somebody told. `halted`: its network waits
-    for an operator, so that nobody can say what stands there.
+    the outgoing transfer that stands in the best chain now; `tx_hash` is what somebody told. `halted`: its network
+    waits for an operator, so that nobody can say what stands there.
     """
 
     id: str
