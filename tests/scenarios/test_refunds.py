@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 
+from tallystick.core.cases import Resolution
 from tallystick.core.errors import Conflict, InvalidInput
 from tallystick.core.invoice import LatePayment
 from tallystick.core.refund import SEEN_WITHIN, SIGN_WITHIN, RefundRule
 from tallystick.demo.customer import Signed
-from tallystick.services import objects, refund_decisions, refund_intake, refunds
+from tallystick.services import exceptions, networks, objects, refund_decisions, refund_intake, refunds
 from tallystick.services.claiming import claim_view, confirm_address
 from tallystick.services.context import Actor, ActorType
+from tallystick.services.exceptions import Resolve
 from tallystick.services.refunds import NewRefund
 from tallystick.workers.refunds import RefundWatch
 from tests.support.evm import Chain, address_of
@@ -121,6 +123,24 @@ async def test_everything_goes_back_and_the_invoice_says_so(stand: Stand, chain:
         ("approved", "key_second"),
         ("awaiting_signature", "key_second"),
     ]
+
+
+async def test_nothing_is_to_be_signed_while_the_network_is_halted(stand: Stand, chain: Chain) -> None:
+    """What a halted network holds is not known: the money that a refund gives back may be gone (F-CHAIN 5, 6).
+
+    A defect once: a refund could be approved and signed on what a deep reorganisation had taken already.
+    """
+    before, after = [await ask(stand, await paid(stand, chain)) for _ in range(2)]
+    before = await approve(stand, before)
+    assert before.payment_request is not None
+    async with stand.ctx.database.transaction() as connection:
+        await networks.halt(connection, stand.ctx, "local", "the chain changed deeper than is safe")
+    assert (await look(stand, before)).payment_request is None
+    assert (await approve(stand, after)).payment_request is None
+    async with stand.ctx.database.transaction() as connection:
+        await networks.resume(connection, stand.ctx, "local")
+    assert (await look(stand, before)).payment_request == before.payment_request
+    assert (await look(stand, after)).payment_request is not None
 
 
 async def test_a_late_payment_goes_back_by_rule_through_the_claim_page(
@@ -508,6 +528,35 @@ async def test_two_approvers_at_once(stand: Stand, chain: Chain) -> None:
         "refund.approved",
         "refund.awaiting_signature",
     ]
+
+
+async def test_more_late_money_after_a_rejected_rule_refund(timed: Stand, chain: Chain, clock: Clock) -> None:
+    """Only what came since goes back by rule: what a person refused stays refused, and no case outlives its reason.
+
+    Found by attack: the rule asked again for what had been refused, together with what came since, and the case stayed
+    open although the new refund answered all of it. Bugs planted: `asked` left out (asked for again at once); cases
+    updated before the refunds (the case `late` stays open at the end).
+    """
+    invoice = await timed.create("25.00", expires_in_seconds=600, late_payment=LatePayment.REFUND)
+    clock.advance(601)
+    await chain.set_next_time(int(clock.at.timestamp()))
+    await chain.send_native(address_in(invoice), WEI)
+    await chain.mine(3)
+    await timed.follow()
+    (first,) = await timed.rows("SELECT id FROM refunds")
+    await timed.do(refund_decisions.reject_refund, first["id"], "the customer took the goods")
+    assert await cases(timed) == ["late"]
+    (case,) = await timed.rows("SELECT id FROM exceptions")
+    kept = Resolve(action=Resolution.WRITE_OFF, note="ours")
+    await timed.do(exceptions.resolve, case["id"], kept)
+    await chain.send_native(address_in(invoice), WEI // 2)
+    await chain.mine()
+    await timed.follow()
+    await chain.mine(2)
+    await timed.follow()
+    rows = await timed.rows("SELECT amount, status FROM refunds ORDER BY id")
+    assert [(row["amount"], row["status"]) for row in rows] == [(WEI, "rejected"), (WEI // 2, "requested")]
+    assert await cases(timed) == []
 
 
 async def test_a_rejected_rule_refund_leaves_the_late_payment_to_a_person(

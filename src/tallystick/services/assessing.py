@@ -104,9 +104,10 @@ async def save(connection: Connection, ctx: Context, changes: Changes, now: date
         await store.SQL.expire_options.run(connection, ids=changes.closed_with_open_options)
     await schedule_checks(connection, changes.ended_without_enough, ctx.networks, now)
     await publish(connection, ctx, changes.events, at=now)
-    await update_cases(connection, ctx, changes.looks, now)
-    await write_refund_verdicts(connection, ctx, changes.looks, now)
-    await book(connection, ctx, changes.looks, now)
+    # Refunds first: what a rule gives back is no case for a person any more.
+    looks = await write_refund_verdicts(connection, ctx, changes.looks, now)
+    await update_cases(connection, ctx, looks, now)
+    await book(connection, ctx, looks, now)
     await notify(connection, [(INVOICES_CHANNEL, write.id) for write in changes.invoices])
 
 

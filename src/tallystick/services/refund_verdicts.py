@@ -2,8 +2,8 @@
 
 For: the one writer of statuses (`services.assessing.save`). Holds true: the outgoing transfer in the best chain moves a
 refund on, and its absence moves it back, whatever was told; a refund whose ground is gone before it was sent waits for
-a person; the merchant's rule for late money opens its refund once, whatever becomes of that. Reading and writing costs
-nothing for invoices without refunds.
+a person; the merchant's rule for late money gives each transfer back once, whatever becomes of that. Reading and
+writing costs nothing for invoices without refunds.
 Must not: send anything, approve anything, or judge (`core.refund` and `core.refundable` do).
 """
 
@@ -22,6 +22,7 @@ from tallystick.core.refund import (
     SEEN_WITHIN,
     UNSENT,
     FeePayer,
+    RefundFact,
     RefundRule,
     RefundStatus,
     RefundVerdict,
@@ -56,20 +57,51 @@ _NOTES: Final = {
 
 async def write_refund_verdicts(
     connection: Connection, ctx: Context, looks: Sequence[Look], now: datetime
-) -> None:
-    """Move the refunds of these invoices to where the chain says they are. The caller holds the invoices' locks."""
+) -> list[Look]:
+    """Move the refunds of these invoices to where the chain says they are. The caller holds the invoices' locks.
+
+    Answers the looks, with what was opened by rule: for who asks afterwards whether a person is still needed.
+    """
     concerned = [look for look in looks if look.invoice.refunds or _may_owe(look)]
     if not concerned:
-        return
+        return list(looks)
     views = await read_views(connection)
     stored = await read_of_invoices(connection, [look.invoice.id for look in concerned])
     refunds = {refund.id: refund for refund in stored}
+    after: dict[str, Look] = {}
     for look in concerned:
         facts = _as_judged(look.invoice.facts(views), look.judged.refunds)
         for verdict in look.judged.refunds:
             await _follow(connection, ctx, look, facts, refunds[verdict.refund_id], verdict, now)
         of_invoice = [refund for refund in stored if refund.invoice_id == look.invoice.id]
-        await _refund_by_rule(connection, ctx, look, facts, of_invoice, now)
+        opened = await _refund_by_rule(connection, ctx, look, facts, of_invoice, now)
+        after[look.invoice.id] = _with_opened(look, opened)
+    return [after.get(look.invoice.id, look) for look in looks]
+
+
+def _with_opened(look: Look, opened: Sequence[StoredRefund]) -> Look:
+    """The look, with refunds that were opened since."""
+    if not opened:
+        return look
+    invoice, judged = look.invoice, look.judged
+    facts = tuple(
+        RefundFact(
+            id=refund.id,
+            status=refund.status,
+            asset=refund.asset,
+            amount=refund.amount,
+            requirement=invoice.terms.option(refund.option_id).requirement,
+            transfer_ids=frozenset(refund.transfer_ids),
+            withdraws=refund.withdraws,
+        )
+        for refund in opened
+    )
+    verdicts = tuple(RefundVerdict(refund.id, refund.status, None, 0) for refund in opened)
+    return replace(
+        look,
+        invoice=replace(invoice, refunds=(*invoice.refunds, *facts)),
+        judged=replace(judged, refunds=(*judged.refunds, *verdicts)),
+    )
 
 
 def _may_owe(look: Look) -> bool:
@@ -123,18 +155,24 @@ async def _refund_by_rule(
     facts: Facts,
     known: Sequence[StoredRefund],
     now: datetime,
-) -> None:
-    """Open the refund that the merchant's rule for late money asks for. It waits for an approval and an address."""
+) -> list[StoredRefund]:
+    """Open the refund that the merchant's rule for late money asks for. It waits for an approval and an address.
+
+    Once for each transfer, whatever became of that: what a person refused to give back is not asked for again because
+    more came. Answers what was opened.
+    """
     terms = look.invoice.terms
+    opened: list[StoredRefund] = []
     assets: dict[tuple[str, str], Asset] = {}
-    for fact in owed_by_rule(terms, facts, look.judged):
+    owed = owed_by_rule(terms, facts, look.judged)
+    for fact in owed:
         if fact.asset is not None:
             assets.setdefault((fact.asset.network, fact.asset.key), fact.asset)
     for asset in assets.values():
-        holds = holding(terms, facts, asset)
+        asked = {one_id for one in known if same_asset(one.asset, asset) for one_id in one.basis_ids}
+        holds = holding(terms, facts, asset, scope=frozenset(fact.id for fact in facts.transfers) - asked)
         ids = {fact.id for fact in holds.transfers}
-        asked = any(same_asset(one.asset, asset) and ids <= set(one.basis_ids) for one in known)
-        if holds.left == 0 or not ids or asked:
+        if holds.left == 0 or ids.isdisjoint(fact.id for fact in owed):
             continue
         option_id = holds.transfers[0].option_id
         family = next(option.family for option in look.invoice.options if option.terms.id == option_id)
@@ -165,4 +203,5 @@ async def _refund_by_rule(
             updated_at=now,
             confirmations_required=required_depth(look.invoice, option_id),
         )
-        await create(connection, ctx, refund, SYSTEM, reason)
+        opened.append(await create(connection, ctx, refund, SYSTEM, reason))
+    return opened
