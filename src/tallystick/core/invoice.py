@@ -101,7 +101,8 @@ class EarlierQuote:
 class OptionTerms:
     """One way to pay: asset, asked amount in its base units, and the rule that makes a transfer confirmed.
 
-    `amount_expected` is the quote in force; `earlier` holds those before it, oldest first.
+    `amount_expected` is the quote in force; `earlier` holds those before it, oldest first: all that were in force when
+    a transfer was first evidenced (more of them change nothing).
     """
 
     id: str

@@ -14,13 +14,21 @@ WHERE i.id = ANY(:ids::text[])
 ORDER BY i.id;
 
 -- name: options_of
--- Options in the merchant's order, each with its quote in force, those before it, and where its address comes from.
+-- Options in the merchant's order, each with its quote in force, those before it that value a transfer (an invoice open for
+-- a month can have tens of thousands), and where its address comes from.
 SELECT o.*, q.rate, q.source AS rate_source, q.quoted_at, q.expires_at AS quote_expires_at, q.spread_bps,
        a.wallet_id, a.derivation_index, n.family,
        CASE WHEN o.quote_number > 1 THEN (
            SELECT json_agg(json_build_object('amount', e.amount_expected, 'ended_at', f.quoted_at) ORDER BY e.number)
-           FROM quotes AS e JOIN quotes AS f ON f.option_id = e.option_id AND f.number = e.number + 1
-           WHERE e.option_id = o.id AND e.number < o.quote_number
+           FROM (
+               SELECT DISTINCT coalesce((
+                   SELECT g.number FROM quotes AS g
+                   WHERE g.option_id = o.id AND g.quoted_at <= t.first_evidence_at
+                   ORDER BY g.number DESC LIMIT 1), 1) AS number
+               FROM transfers AS t WHERE t.invoice_id = o.invoice_id AND t.option_id = o.id
+           ) AS used
+           JOIN quotes AS e ON e.option_id = o.id AND e.number = used.number
+           JOIN quotes AS f ON f.option_id = o.id AND f.number = used.number + 1
        ) END AS earlier
 FROM payment_options AS o
 JOIN networks AS n ON n.name = o.network
