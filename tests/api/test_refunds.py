@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from tallystick.core.chain import Channel
+from tallystick.core.chain import Block, Channel
 from tallystick.core.money import format_units
 from tallystick.rates.source import Rate, StaticRates
+from tallystick.services.intake import Step, apply_step
 from tallystick.services.merchants import Scope
 from tests.support.app import Api, Client, Merchant, mine_by_hand, running_api, transfer_to
 from tests.support.stand import RATES
@@ -429,6 +430,40 @@ async def test_decisions_are_made_once(api: Api, client: Client) -> None:
     other = await client.post(f"{path}/broadcast", {"tx_hash": "0x" + "ee" * 32})
     assert (other.status_code, other.json()["code"]) == (409, "invalid_state")
     assert (await client.post(f"{path}/broadcast", {"tx_hash": transfer.tx_hash})).json() == seen
+
+
+@pytest.mark.parametrize("to_first_too", [False, True])
+async def test_a_transaction_that_pays_another_refund_on_another_branch(
+    api: Api, client: Client, to_first_too: bool
+) -> None:
+    """Mined again, a contract's transaction can move something else at the same place (see `credit_keys`).
+
+    A defect once: the follower stopped at the key that was taken, or took another's money for the first refund's.
+    """
+    there = "0x" + "c0ffee" * 6 + "0002"
+    first, second = [(await ask(client, await paid(api, client), address=to)).json() for to in (HERE, there)]
+    for refund in (first, second):
+        await client.post(f"/v1/refunds/{refund['id']}/approve")
+    ancestor = (await mine_by_hand(api.ctx, "ethereum")).header.ref
+    sent = transfer_to(HERE, WEI, nonce=51)
+    lost = await mine_by_hand(api.ctx, "ethereum", sent)
+    assert (await client.get(f"/v1/refunds/{first['id']}")).json()["status"] == "confirming"
+    moved = [replace(sent, to=there)]
+    if to_first_too:
+        moved.append(
+            replace(sent, amount=WEI - 1, ordinal=1)
+        )  # to the first one's address, but not its amount
+    header = replace(lost.header, hash="0x" + "b1" * 32)
+    branch = Block(header, tuple(moved), {sent.spend_key: sent.tx_hash})
+    step = Step(expected=lost.header.ref, blocks=(branch,), ancestor=ancestor)
+    await apply_step(api.ctx, api.ctx.networks["ethereum"], step)
+    statuses = [(await client.get(f"/v1/refunds/{one['id']}")).json()["status"] for one in (first, second)]
+    assert statuses == ["broadcast", "confirming"]
+    back = replace(lost, header=replace(lost.header, hash="0x" + "b2" * 32))
+    step = Step(expected=header.ref, blocks=(back,), ancestor=ancestor)
+    await apply_step(api.ctx, api.ctx.networks["ethereum"], step)
+    statuses = [(await client.get(f"/v1/refunds/{one['id']}")).json()["status"] for one in (first, second)]
+    assert statuses == ["confirming", "broadcast"]
 
 
 async def test_the_limit_holds_in_the_database_too(api: Api, client: Client) -> None:

@@ -1,4 +1,4 @@
-"""Which credit key a transfer of a block has, given what is stored already.
+"""Which credit key a transfer of a block has, given what is stored already, of payments and of refunds alike.
 
 For: the intake. A transaction that is mined again, or was sighted before it was mined, keeps its hash; what it does may
 differ: a swap pays out another amount, a contract pays somebody else. A credit key names the place of a transfer
@@ -10,7 +10,7 @@ Must not: decide what became of the transfer that did not come back (`core.asses
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Final, TypeAlias
 
@@ -53,9 +53,15 @@ async def keyed(
     found: list[ObservedTransfer] = []
     for transfer in transfers:
         ordinal = known.get(identity_of(transfer))
-        if ordinal is None:
-            ordinal = transfer.ordinal
-            while (transfer.tx_hash, transfer.channel, ordinal) in taken:
-                ordinal += PLACES
-        found.append(transfer if ordinal == transfer.ordinal else replace(transfer, ordinal=ordinal))
+        found.append(
+            at_free_place(transfer, taken) if ordinal is None else replace(transfer, ordinal=ordinal)
+        )
     return found
+
+
+def at_free_place(transfer: ObservedTransfer, taken: Collection[tuple[str, str, int]]) -> ObservedTransfer:
+    """The transfer under the first key of its place that is not `taken` (transaction, channel, ordinal)."""
+    ordinal = transfer.ordinal
+    while (transfer.tx_hash, transfer.channel, ordinal) in taken:
+        ordinal += PLACES
+    return transfer if ordinal == transfer.ordinal else replace(transfer, ordinal=ordinal)

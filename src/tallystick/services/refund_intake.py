@@ -2,15 +2,14 @@
 
 For: the intake of blocks. Holds true: a transfer carries out a refund when it goes to its address, in its asset, with
 exactly its amount, whoever sends it; one transfer carries out one refund, and a refund that a transfer in the best
-chain carries out takes no second one; the same transfer in another block is the same transfer. One look-up by index a
-block.
+chain carries out takes no second one; the same transfer in another block is the same transfer, and what a transaction
+moves otherwise when it is mined again is another one (see `credit_keys`). One look-up by index a block.
 Must not: judge a refund, or ask a node.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
 from tallystick.core.chain import Block, ObservedTransfer
 from tallystick.core.ids import IdKind
@@ -18,8 +17,7 @@ from tallystick.core.network import Network
 from tallystick.db.refunds import SQL
 from tallystick.db.sql import Connection, Record
 from tallystick.services.context import Context
-
-Key: TypeAlias = tuple[str, str, int]
+from tallystick.services.credit_keys import at_free_place, identity_of, stored_identity
 
 
 async def record_outgoing(connection: Connection, ctx: Context, network: Network, block: Block) -> set[str]:
@@ -33,12 +31,12 @@ async def record_outgoing(connection: Connection, ctx: Context, network: Network
     addresses = {row["address"] for row in watched}
     ours = [transfer for transfer in block.transfers if transfer.to in addresses]
     rows = await SQL.known_transfers.all(connection, ids=[row["id"] for row in watched])
-    known = {(row["tx_hash"], row["channel"], row["ordinal"]): row for row in rows}
-    again = [known[_key(transfer)] for transfer in ours if _key(transfer) in known]
+    known = {stored_identity(row): row for row in rows}
+    again = [known[identity_of(transfer)] for transfer in ours if identity_of(transfer) in known]
     carried_out = {row["refund_id"] for row in rows if row["stands"]} | {row["refund_id"] for row in again}
     new: list[tuple[ObservedTransfer, Record]] = []
     for transfer in ours:
-        refund = None if _key(transfer) in known else _choose(transfer, watched, carried_out)
+        refund = None if identity_of(transfer) in known else _choose(transfer, watched, carried_out)
         if refund is not None:
             carried_out.add(refund["id"])
             new.append((transfer, refund))
@@ -51,10 +49,6 @@ async def record_outgoing(connection: Connection, ctx: Context, network: Network
     )
     invoice_of = {row["id"]: row["invoice_id"] for row in watched}
     return {invoice_of[row["refund_id"]] for row in again} | {refund["invoice_id"] for _, refund in new}
-
-
-def _key(transfer: ObservedTransfer) -> Key:
-    return transfer.tx_hash, transfer.channel.value, transfer.ordinal
 
 
 def _choose(transfer: ObservedTransfer, watched: Sequence[Record], carried_out: set[str]) -> Record | None:
@@ -87,7 +81,10 @@ async def _insert(
     new: Sequence[tuple[ObservedTransfer, Record]],
 ) -> list[str]:
     ids = [ctx.new_id(IdKind.TRANSFER) for _ in new]
-    transfers = [transfer for transfer, _ in new]
+    hashes = sorted({transfer.tx_hash for transfer, _ in new})
+    rows = await SQL.taken_places.all(connection, network=network.name, tx_hashes=hashes)
+    taken = {(row["tx_hash"], row["channel"], row["ordinal"]) for row in rows}
+    transfers = [at_free_place(transfer, taken) for transfer, _ in new]
     await SQL.insert_refund_transfers.run(
         connection,
         network=network.name,

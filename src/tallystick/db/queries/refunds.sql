@@ -110,11 +110,15 @@ ORDER BY r.status = 'failed', r.id;
 
 -- name: known_transfers
 -- Outgoing transfers of these refunds, and whether each stands in the best chain now.
-SELECT t.id, t.refund_id, t.tx_hash, t.channel, t.ordinal,
+SELECT t.id, t.refund_id, t.tx_hash, t.channel, t.ordinal, t.recipient, t.contract, t.amount,
     EXISTS (SELECT 1 FROM refund_anchors AS a JOIN blocks AS b ON b.network = a.network AND b.hash = a.block_hash
             WHERE a.transfer_id = t.id AND b.in_best_chain) AS stands
 FROM refund_transfers AS t
 WHERE t.refund_id = ANY(:ids::text[]);
+
+-- name: taken_places
+-- What these transactions moved for refunds, on whatever branch: a key is never given twice.
+SELECT tx_hash, channel, ordinal FROM refund_transfers WHERE network = :network AND tx_hash = ANY(:tx_hashes::text[]);
 
 -- name: insert_refund_transfers!
 -- Outgoing transfers seen for the first time. Each carries out one refund only: the credit key is unique.
