@@ -554,7 +554,7 @@ async def test_more_late_money_after_a_rejected_rule_refund(timed: Stand, chain:
     await timed.follow()
     await chain.mine(2)
     await timed.follow()
-    rows = await timed.rows("SELECT amount, status FROM refunds ORDER BY id")
+    rows = await timed.rows("SELECT amount, status FROM refunds ORDER BY amount DESC")
     assert [(row["amount"], row["status"]) for row in rows] == [(WEI, "rejected"), (WEI // 2, "requested")]
     assert await cases(timed) == []
 
