@@ -50,7 +50,8 @@ exchange's customer does not own the address that paid.
    holds `claim_url`, once. The link sets the address once, within $claim_days days; afterwards it shows how things
    stand. `POST /v1/refunds/{id}/claim_link` makes a new link and ends the one before.
 3. `POST …/approve` (scope `refunds:approve`). With `refund_second_person` on the merchant, another key or person than
-   the requester. The order of address and approval is free.
+   the requester, and only once the address is there: the second person approves where the money goes. Without it the
+   order of address and approval is free.
 4. `payment_request` holds an EIP-681 link and an unsigned transaction. Sign and send it; `POST …/broadcast` with the
    `tx_hash` tells us where to look first, and is no more than a hint.
 5. The transfer is recognised by its destination, asset and exact amount, whoever sends it. With the confirmations of

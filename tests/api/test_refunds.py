@@ -16,6 +16,7 @@ import pytest
 from tallystick.core.chain import Block, Channel
 from tallystick.core.money import format_units
 from tallystick.rates.source import Rate, StaticRates
+from tallystick.services.claiming import confirm_address
 from tallystick.services.intake import Step, apply_step
 from tallystick.services.merchants import Scope
 from tests.support.app import Api, Client, Merchant, mine_by_hand, running_api, transfer_to
@@ -216,6 +217,8 @@ async def test_lists_filter(api: Api, client: Client) -> None:
         ({"address": "0x" + "0" * 40}, "/address"),
         ({"address": "0x" + "0" * 39 + "1"}, "/address"),
         ({"address": "0x000000000000000000000000000000000000dEaD"}, "/address"),
+        ({"address": "0xEeeeeEeeeEeEeeEeEeEeeEEEeeeeEeeeeeeeEEeE"}, "/address"),  # "the native coin"
+        ({"address": "0x" + "f" * 40}, "/address"),
         ({"address": BAD_CHECKSUM}, "/address"),
         ({"address": "0x" + "a1" * 20}, "/address"),  # the token's contract
         ({"address": "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4"}, "/address"),
@@ -388,6 +391,32 @@ async def test_a_second_person_where_the_merchant_wants_one(
     approved = (await other.post(f"{path}/approve")).json()
     assert approved["status"] == "awaiting_signature"
     assert approved["approved_by"] != approved["requested_by"]
+
+
+async def test_the_second_person_approves_where_the_money_goes(
+    api: Api, client: Client, merchant: Merchant
+) -> None:
+    """Without an address nothing is approved there: who asks holds the claim link, and could name their own.
+
+    Found by attack: approved first, the requester made a new link and gave an address of theirs as the customer's.
+    Bug planted: the address not looked at (200 instead of 409).
+    """
+    invoice = await paid(api, client)
+    async with api.ctx.database.transaction() as connection:
+        await connection.execute(
+            "UPDATE merchants SET refund_second_person = true WHERE id = $1", merchant.id
+        )
+    refund = (await ask(client, invoice, address=None)).json()
+    assert refund["address"] is None
+    other = api.client(await api.key(merchant, Scope.REFUNDS_APPROVE))
+    early = await other.post(f"/v1/refunds/{refund['id']}/approve")
+    assert (early.status_code, early.json()["code"]) == (409, "invalid_state")
+    assert "no address yet" in early.json()["detail"]
+    token = refund["claim_url"].partition("?token=")[2]
+    async with api.ctx.database.transaction() as connection:
+        await confirm_address(connection, api.ctx, refund["id"], token, HERE)
+    approved = await other.post(f"/v1/refunds/{refund['id']}/approve")
+    assert approved.json()["status"] == "awaiting_signature"
 
 
 async def test_two_approvers_at_once_over_http(api: Api, client: Client, merchant: Merchant) -> None:

@@ -51,7 +51,8 @@ async def approve_refund(
 ) -> objects.Refund:
     """Let a refund be paid, or go on after somebody looked at it. With an address it waits for a signature at once.
 
-    Raises NotFound; Conflict where it is decided already, where another person has to, or where the money is not there.
+    Raises NotFound; Conflict where it is decided already, where another person has to or has no address to approve, or
+    where the money is not there.
     """
     check_text("/note", note, NOTE_LENGTH_MAX, optional=True)
     ground, refund = await lock_refund(connection, ctx, merchant_id, refund_id)
@@ -88,12 +89,24 @@ async def approve_refund(
 
 
 async def _check_second_person(connection: Connection, refund: StoredRefund, actor: Actor) -> None:
+    """Where the merchant requires two persons: the second is another one, and sees where the money goes.
+
+    Whoever asks for a refund is told its claim link. Approved without an address, the first person alone would choose
+    where the money goes, on the claim page, after the second had agreed.
+    """
     settings = await merchant_settings(connection, refund.merchant_id)
-    asked_by = (refund.requested_by_type, refund.requested_by)
-    if settings is not None and settings.refund_second_person and (actor.type.value, actor.id) == asked_by:
+    if settings is None or not settings.refund_second_person:
+        return
+    if (actor.type.value, actor.id) == (refund.requested_by_type, refund.requested_by):
         raise Conflict(
             "Another key or person than the requester has to approve this refund.",
             object_id=refund.id,
+        )
+    if refund.address is None:
+        raise Conflict(
+            "This refund has no address yet: where two persons are required, the second approves where it goes.",
+            object_id=refund.id,
+            remedy="Approve it once the customer has given an address on the claim page.",
         )
 
 

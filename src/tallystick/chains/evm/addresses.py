@@ -106,11 +106,12 @@ def normalize(address: str) -> str:
 def check_destination(address: str) -> str:
     """The normal form of an address that money may be sent to. Raises InvalidInput.
 
-    Refused besides what is no address: the zero address, those of precompiled contracts and the customary burn address.
-    Nobody holds a key of theirs, and wallets show the zero address where one is missing.
+    Refused besides what is no address: the zero address, those of precompiled contracts, the customary burn address, and
+    one digit forty times (0xEeee… stands for the native coin in many programs). Nobody holds a key of theirs, and wallets
+    show the zero address where one is missing.
     """
     normal = normalize(address)
-    if int(normal, 16) <= _NOBODYS_MAX:
+    if int(normal, 16) <= _NOBODYS_MAX or len(set(normal[2:])) == 1:
         raise InvalidInput("Nobody can spend from this address: money sent there is lost.")
     return normal
 
