@@ -41,6 +41,7 @@ from tallystick.core.invoice import (
     TransferFact,
     match_transfer,
 )
+from tallystick.core.money import Asset
 from tallystick.core.refund import RefundFact, RefundStatus
 from tallystick.core.shares import LIVE
 from tests.core.samples import (
@@ -117,6 +118,20 @@ def test_cases_follow_from_facts(
     assert kinds(terms(option(), late=rule), known) == (
         {K.UNSUPPORTED_TOKEN: {"trf_1", "trf_2"}} if expected is None else expected
     )
+
+
+def test_what_was_asked_for_is_no_dust_however_little_it_is() -> None:
+    """A defect once: half a dollar of bitcoin paid an invoice, but late or too little it was no case, and no reversal
+    when it was gone after the goods had left."""
+    coin = Asset("alpha", "WBTC", 8, "0x" + "dd" * 20)
+    asked = terms(option(coin, 500))
+    assert kinds(asked, facts(came(500, asset=coin, seconds=60), views=(CLOSED,))) == {K.LATE: {"trf_1"}}
+    assert kinds(asked, facts(came(250, asset=coin), views=(CLOSED,))) == {K.UNDERPAID: {"trf_1"}}
+    gone = transfer(500, anchor(5, best=False), asset=coin)
+    known = facts(gone, views=(CLOSED,), decided=Decisions(fulfilled_at=NOW))
+    assert assess(asked, known, NOW).status is S.REVIEW_REQUIRED
+    assert asked.is_dust(transfer(500, asset=Asset("alpha", "OTHER", 8, "0x" + "ee" * 20)))
+    assert terms(option(coin, 10**7)).is_dust(gone)
 
 
 def test_dust_is_measured_by_the_coin() -> None:

@@ -369,7 +369,7 @@ def _check(people: People, judged: Assessment, said: str) -> None:
         value = {
             fact.id
             for fact in people.transfers.values()
-            if fact.asset is not None and not fact.internal and not fact.is_dust
+            if fact.asset is not None and not fact.internal and not people.terms.is_dust(fact)
         }
         if value - standing - dismissed and not decisions.dispute_open:
             assert status in (S.REVIEW_REQUIRED, S.REFUNDED), said

@@ -348,7 +348,7 @@ def _everything_returned(case: _Case) -> bool:
     there = [
         (fact, verdict)
         for fact, verdict in case.judged
-        if _is_value(fact, verdict) and verdict.status in LIVE and fact.id not in case.dismissed
+        if _is_value(case, fact, verdict) and verdict.status in LIVE and fact.id not in case.dismissed
     ]
     rest = [verdict for fact, verdict in there if fact.id not in case.given_back]
     if len(rest) == len(there) or any(verdict.match is not Match.MATCHED for verdict in rest):
@@ -369,15 +369,15 @@ def _reversed_after_it_left(case: _Case) -> bool:
 def _lost(case: _Case, among: frozenset[str]) -> bool:
     """Whether any of these transfers does not stand, and nobody has dealt with that."""
     return any(
-        verdict.status is not PaymentStatus.CONFIRMED and _is_value(fact, verdict)
+        verdict.status is not PaymentStatus.CONFIRMED and _is_value(case, fact, verdict)
         for fact, verdict in case.judged
         if fact.id in among and fact.id not in case.dismissed
     )
 
 
-def _is_value(fact: TransferFact, verdict: Verdict) -> bool:
+def _is_value(case: _Case, fact: TransferFact, verdict: Verdict) -> bool:
     """Whether a transfer means anything: not junk, not dust, not moved among the merchant's own addresses."""
-    return verdict.match is not Match.UNSUPPORTED_TOKEN and not fact.is_dust and not fact.internal
+    return verdict.match is not Match.UNSUPPORTED_TOKEN and not (fact.internal or case.terms.is_dust(fact))
 
 
 def _needs_review(case: _Case) -> bool:
@@ -387,7 +387,7 @@ def _needs_review(case: _Case) -> bool:
     return any(
         verdict.match in MISMATCHES
         and verdict.status in LIVE
-        and _is_value(fact, verdict)
+        and _is_value(case, fact, verdict)
         and fact.id not in dealt_with
         for fact, verdict in case.judged
     )

@@ -316,7 +316,7 @@ def _lost_after_delivery(case: _Case) -> frozenset[str]:
         for fact in case.transfers.values()
         if case.verdicts[fact.id].status is not PaymentStatus.CONFIRMED
         and (case.verdicts[fact.id].match is Match.MATCHED or fact.id in counted)
-        and not (fact.internal or fact.is_dust or fact.id in case.set_aside)
+        and not (fact.internal or case.terms.is_dust(fact) or fact.id in case.set_aside)
     )
 
 

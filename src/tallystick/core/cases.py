@@ -208,7 +208,7 @@ def wanted_cases(terms: InvoiceTerms, facts: Facts, judged: Assessment) -> tuple
     late_matters = _late_matters(terms, facts, judged)
     for fact in facts.transfers:
         verdict = verdicts.get(fact.id)
-        if verdict is None or fact.internal or fact.is_dust or verdict.status not in LIVE:
+        if verdict is None or fact.internal or terms.is_dust(fact) or verdict.status not in LIVE:
             continue
         if verdict.match is Match.UNSUPPORTED_TOKEN:
             found.setdefault(CaseKind.UNSUPPORTED_TOKEN, set()).add(fact.id)

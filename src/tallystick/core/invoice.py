@@ -80,6 +80,9 @@ class Match(StrEnum):
 DUST_PER_COIN: Final = 100_000
 """A transfer of less than one coin divided by this is dust."""
 
+DUST_PER_PRICE: Final = 10_000
+"""Unless it is at least what was asked divided by this."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
@@ -143,6 +146,15 @@ class InvoiceTerms:
             if option.id == option_id:
                 return option
         raise KeyError(option_id)
+
+    def is_dust(self, fact: TransferFact) -> bool:
+        """Whether a transfer is too little to mean anything here: dust, unless so little was asked for."""
+        if not fact.is_dust:
+            return False
+        option = self.option(fact.option_id)
+        if match_transfer(option, fact.key, fact.asset) is not Match.MATCHED:
+            return True
+        return fact.amount * DUST_PER_PRICE < option.asked_at(fact.first_evidence_at)
 
 
 class DecisionKind(StrEnum):

@@ -156,7 +156,7 @@ def owed_by_rule(terms: InvoiceTerms, facts: Facts, judged: Assessment) -> tuple
         and status[fact.id].status in LIVE
         and status[fact.id].match is Match.MATCHED
         and not fact.internal
-        and not fact.is_dust
+        and not terms.is_dust(fact)
     ]
     there = {fact.id for fact in standing(terms, facts)}
     return tuple(live) if all(fact.id in there for fact in live) else ()

@@ -15,6 +15,7 @@ from typing import Final
 
 from tallystick.core.chain import Anchor
 from tallystick.core.invoice import (
+    DUST_PER_PRICE,
     Decision,
     DecisionKind,
     Decisions,
@@ -29,7 +30,7 @@ BPS: Final = 10_000
 
 NOTHING: Final = Fraction(0)
 
-SIGNIFICANT: Final = Fraction(1, 10_000)
+SIGNIFICANT: Final = Fraction(1, DUST_PER_PRICE)
 """Less than this part of what was asked is dust: it changes no state (F-TOKEN-2)."""
 
 LIVE: Final = frozenset({PaymentStatus.DETECTED, PaymentStatus.CONFIRMING, PaymentStatus.CONFIRMED})

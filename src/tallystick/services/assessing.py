@@ -262,7 +262,7 @@ def _reversed(invoice: store.StoredInvoice, changed: dict[str, _PaymentChange]) 
         if change.write.old_status is PaymentStatus.CONFIRMED
         and change.write.status is not PaymentStatus.CONFIRMED
         and (change.write.match is Match.MATCHED or transfer_id in counted)
-        and not change.transfer.fact.is_dust
+        and not invoice.terms.is_dust(change.transfer.fact)
     )
 
 
