@@ -106,9 +106,9 @@ def normalize(address: str) -> str:
 def check_destination(address: str) -> str:
     """The normal form of an address that money may be sent to. Raises InvalidInput.
 
-    Refused besides what is no address: the zero address, those of precompiled contracts, the customary burn address, and
-    one digit forty times (0xEeee… stands for the native coin in many programs). Nobody holds a key of theirs, and wallets
-    show the zero address where one is missing.
+    Refused besides what is no address: the zero address, those of precompiled contracts, the customary burn address,
+    and one digit forty times (0xEeee… stands for the native coin in many programs). Nobody holds a key of theirs, and
+    wallets show the zero address where one is missing.
     """
     normal = normalize(address)
     if int(normal, 16) <= _NOBODYS_MAX or len(set(normal[2:])) == 1:
