@@ -538,6 +538,22 @@ async def test_spam_is_bounded(shop: Stand, chain: Chain, clock: Clock) -> None:
     assert (len(confirmed), seen.status) == (15, "overpaid")
 
 
+async def test_dust_takes_no_place_from_a_payment(trusting: Stand, chain: Chain) -> None:
+    """Dust that is never mined is free: it must not keep a payment from being seen, and from counting at sight.
+
+    Found by attack: twenty pending transfers of one wei, and the payment showed with its block only. Bug planted: the
+    amount not looked at.
+    """
+    invoice = await trusting.create("25.00")
+    for _ in range(UNANCHORED_PER_INVOICE_MAX + 1):
+        await chain.send_native(address_in(invoice), WEI // 10_001, sender=2)
+    await trusting.follow()
+    assert await sightings_of(trusting) == {}
+    await chain.send_native(address_in(invoice), WEI)
+    await trusting.follow()
+    assert await trusting.status(invoice) == "paid"
+
+
 async def test_a_spammed_network_is_bounded(
     shop: Stand, chain: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,8 +8,8 @@ Must not: ask a node, or judge an invoice (`services.assessing` does).
 
 What is recorded. Only what an address was issued for: that asset, on that network, and only while its invoice waits for
 money. Anybody can send a transaction that never gets into a block, for nothing; so a wrong asset, a junk token, coins
-moved among one's own addresses or money after the end are told when a block holds them, not before, and what is kept
-per invoice and per network is bounded. Where
+moved among one's own addresses, dust or money after the end are told when a block holds them, not before, and what is
+kept per invoice and per network is bounded. Where
 zero confirmations are enough, a token's sighting is left out too: its call may fail in the block, which nothing in a
 mempool shows, so a token counts from its first block there.
 
@@ -38,7 +38,7 @@ from typing import Any, Final
 from tallystick.chains.source import MEMPOOL_ASKED_MAX
 from tallystick.core.chain import MempoolSnapshot, ObservedTransfer
 from tallystick.core.ids import IdKind
-from tallystick.core.invoice import Status
+from tallystick.core.invoice import DUST_PER_PRICE, Status
 from tallystick.core.network import Network
 from tallystick.db import networks as network_store
 from tallystick.db import sightings as store
@@ -165,9 +165,14 @@ async def _plan(
 
 
 def _is_asked(transfer: ObservedTransfer, owners: dict[str, Record]) -> bool:
-    """Whether the address was issued for exactly this asset, and a sighting of it may be counted."""
+    """Whether the address was issued for exactly this asset, and a sighting of it may be counted.
+
+    Not where it is too little to change anything: places are few, and it would take one from a real payment.
+    """
     owner = owners.get(transfer.to)
     if owner is None or owner["contract"] != transfer.contract:
+        return False
+    if transfer.amount * DUST_PER_PRICE < owner["amount_expected"]:
         return False
     return not (owner["zero_conf"] and transfer.contract is not None)
 

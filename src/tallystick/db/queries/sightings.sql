@@ -19,7 +19,7 @@ ORDER BY s.transfer_id;
 -- name: waiting_recipients
 -- Which of these recipients are addresses issued on this network, for what, and whether their invoices wait for money.
 SELECT a.address, a.merchant_id, a.invoice_id, a.option_id, o.asset_symbol, o.asset_decimals, o.contract, o.zero_conf,
-       i.status
+       o.amount_expected, i.status
 FROM addresses AS a
 JOIN payment_options AS o ON o.id = a.option_id
 JOIN invoices AS i ON i.id = a.invoice_id
