@@ -181,7 +181,8 @@ class EvmSource:
                 block = node.tracing.complete(block, answer, receipts, traces)
             else:
                 receipts = await self._receipts(node, answer)
-                block = node.tracing.unasked(checked_block(answer, receipts, blooms=self._options.blooms))
+                block = checked_block(answer, receipts, blooms=self._options.blooms)
+                block = node.tracing.unasked(block, answer)
             self._expect_height(block.header, height, node)
             self._remember_origin(block.header.hash, node)
             return block

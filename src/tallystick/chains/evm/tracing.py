@@ -126,9 +126,9 @@ class Tracing:
         """Whether there is any point in asking; if not, `unasked` completes a block."""
         return self.method != "none"
 
-    def unasked(self, block: Block) -> Block:
-        """The block as it comes from a node that need not be asked."""
-        return replace(block, untraced=self._reason)
+    def unasked(self, block: Block, answer: BlockAnswer) -> Block:
+        """The block as it comes from a node that need not be asked. Without any call there was nothing to miss."""
+        return block if _has_no_call(answer) else replace(block, untraced=self._reason)
 
     async def way(self) -> str:
         """How the node tells inner calls: trace_block, debug or none. Raises SourceError for trouble that may pass."""
@@ -138,7 +138,7 @@ class Tracing:
 
     async def ask(self, block: BlockAnswer) -> Traces:
         """The node's account of this block. Raises SourceError for trouble that may pass."""
-        if all(_is_plain(transaction.gas) for transaction in block.transactions):
+        if _has_no_call(block):
             return None
         try:
             async with asyncio.timeout(self._timeout_seconds):
@@ -177,7 +177,7 @@ class Tracing:
             # Not one account of this node ever was as Ethereum's are: its chain traces in a way of its own.
             self.method = "none"
             self._reason = f"The node traces in a way that is not understood: {problem.what}"
-            return self.unasked(block)
+            return replace(block, untraced=self._reason)
         self._proven = True
         return complete
 
@@ -225,6 +225,10 @@ class Tracing:
                 raise
             return "none" if refused.method_missing else "debug"
         return "debug"
+
+
+def _has_no_call(block: BlockAnswer) -> bool:
+    return all(_is_plain(transaction.gas) for transaction in block.transactions)
 
 
 def _is_plain(gas: str | None) -> bool:
