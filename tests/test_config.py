@@ -76,7 +76,15 @@ def test_the_commented_file_names_every_key_that_exists() -> None:
     assert found.rates.static["ETH/USD"] == 2500
     named = set(document["networks"]["ethereum"])
     fields = {"rpc", "poll_interval_ms", "start_height", "batch_blocks", "stale_after_seconds"}
-    fields |= {"request_timeout_seconds", "genesis_hash", "finality_tags", "blooms", "traces", "mempool", "chain_id"}
+    fields |= {
+        "request_timeout_seconds",
+        "genesis_hash",
+        "finality_tags",
+        "blooms",
+        "traces",
+        "mempool",
+        "chain_id",
+    }
     assert named == fields | {"kind", "native", "confirmations", "finality", "safety_depth", "tokens"}
 
 
