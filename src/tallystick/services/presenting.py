@@ -7,7 +7,7 @@ the same bytes. Must not: read the database or a clock.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -16,16 +16,15 @@ from tallystick.core.assess import Assessment
 from tallystick.core.chain import Finality
 from tallystick.core.invoice import Match, Status
 from tallystick.core.money import format_price, format_units
+from tallystick.core.next_move import NextMove, by_status, next_move
 from tallystick.core.shares import Verdict
-from tallystick.core.transitions import MEANINGS
 from tallystick.db.invoices import StoredInvoice, StoredOption, StoredTransfer
 from tallystick.services import objects
 from tallystick.services.context import Context
 
-_NEXT_ACTIONS: Final = {
-    status: objects.NextAction(owner=meaning.owner, action=meaning.action, text=meaning.action_text)
-    for status, meaning in MEANINGS.items()
-}
+
+def _next_action(move: NextMove) -> objects.NextAction:
+    return objects.NextAction(owner=move.owner, action=move.action, text=move.text)
 
 
 def invoice_object(
@@ -33,6 +32,8 @@ def invoice_object(
 ) -> objects.Invoice:
     """The invoice as the merchant sees it, in `status`."""
     price = stored.terms.price
+    is_judged = status is assessment.status
+    move = next_move(stored.terms, stored.facts({}), assessment) if is_judged else by_status(status)
     return objects.Invoice(
         id=stored.id,
         status=status.value,
@@ -43,7 +44,7 @@ def invoice_object(
         payment_options=[_option(ctx, option, stored, assessment) for option in stored.options],
         payments=payment_objects(stored, assessment),
         checkout_url=f"{ctx.public_url}/i/{stored.id}",
-        next_action=_NEXT_ACTIONS[status],
+        next_action=_next_action(move),
         late_payment=stored.terms.late_payment.value,
         product_type=stored.product_type,
         success_url=stored.success_url,
@@ -61,10 +62,11 @@ def invoice_object(
 
 
 def in_status(shown: objects.Invoice, status: Status, updated_at: datetime) -> objects.Invoice:
-    """The same invoice in another status of its way there."""
-    return msgspec.structs.replace(
-        shown, status=status.value, next_action=_NEXT_ACTIONS[status], updated_at=updated_at
-    )
+    """The same invoice in a status of its way there."""
+    if status.value == shown.status:
+        return msgspec.structs.replace(shown, updated_at=updated_at)
+    action = _next_action(by_status(status))
+    return msgspec.structs.replace(shown, status=status.value, next_action=action, updated_at=updated_at)
 
 
 def payment_objects(stored: StoredInvoice, assessment: Assessment) -> list[objects.Payment]:
@@ -88,7 +90,7 @@ def payment_object(
 ) -> objects.Payment:
     """One payment as the merchant sees it."""
     fact = transfer.fact
-    requirement = stored.terms.option(fact.option_id).requirement
+    requirement = verdict.requirement
     display = FAMILIES[transfer.family].display
     anchor = verdict.anchor
     decimals = fact.asset.decimals if fact.asset is not None else 0
