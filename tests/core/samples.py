@@ -89,6 +89,7 @@ def view(
     network: str = "alpha",
     safe: int | None = None,
     finalized: int | None = None,
+    requirement: Requirement | None = None,
 ) -> NetworkView:
     """A network processed up to height `tip`, scanned until `scanned` seconds after the deadline."""
     return NetworkView(
@@ -97,6 +98,7 @@ def view(
         None if scanned is None else at(scanned),
         safe,
         finalized,
+        requirement=requirement,
     )
 
 

@@ -26,6 +26,7 @@ from tallystick.core.invoice import (
     TransferFact,
 )
 from tallystick.core.money import AMOUNT_MAX, Asset
+from tallystick.core.refundable import standing
 from tallystick.core.transitions import MEANINGS, Owner
 from tests.core.samples import (
     BETA_TOKEN,
@@ -325,6 +326,52 @@ def test_the_status_of_one_payment(fact: TransferFact, status: PaymentStatus, de
 def test_an_asset_is_its_contract_never_its_symbol(asset: Asset | None, network: str, match: Match) -> None:
     known = facts(transfer(100, DEEP, asset=asset, network=network), views=(view(), view(network="beta")))
     assert assess(ASKED, known, NOW).verdicts[0].match is match
+
+
+FINALIZED = Requirement(Finality.FINALIZED)
+
+
+@pytest.mark.parametrize(
+    ("asked", "own", "needs"),
+    [
+        (FINALIZED, Requirement(Finality.DEPTH, 4), Requirement(Finality.DEPTH, 4)),
+        (Requirement(Finality.DEPTH, 1), Requirement(Finality.DEPTH, 6), Requirement(Finality.DEPTH, 6)),
+        (Requirement(Finality.DEPTH, 40), Requirement(Finality.DEPTH, 6), Requirement(Finality.DEPTH, 6)),
+        (
+            Requirement(Finality.DEPTH, 1, zero_conf=True),
+            Requirement(Finality.DEPTH, 6, zero_conf=True),
+            Requirement(Finality.DEPTH, 6),
+        ),
+        (Requirement(Finality.DEPTH, 3, zero_conf=True), None, Requirement(Finality.DEPTH, 3)),
+        (FINALIZED, None, Requirement(Finality.DEPTH, 12)),
+        (Requirement(Finality.SAFE, 2), None, Requirement(Finality.DEPTH, 12)),
+    ],
+)
+def test_what_came_on_another_network_is_confirmed_by_that_network(
+    asked: Requirement, own: Requirement | None, needs: Requirement
+) -> None:
+    """One block before it is not confirmed, gives nothing back and waits for just the next block; then it is. What was
+    merely seen there never counts.
+
+    Planted bug: judged by the requirement of the option, so that `finalized` never comes where a network names no
+    finality, and a shallow or sighted option confirms what another network may yet take back.
+    """
+    due = 5 + needs.confirmations - 1
+    about = terms(option(requirement=asked))
+
+    def known(tip: int, *, mined: bool = True) -> Facts:
+        moved = transfer(
+            100, *([DEEP] if mined else []), asset=BETA_TOKEN, network="beta", in_mempool=not mined
+        )
+        return facts(moved, views=(view(), view(tip, network="beta", requirement=own)))
+
+    early, done = assess(about, known(due - 1), NOW), assess(about, known(due), NOW)
+    assert (early.verdicts[0].status, early.verdicts[0].requirement) == (PaymentStatus.CONFIRMING, needs)
+    assert Wakeup("beta", Marker.TIP, due) in early.wakeups
+    assert done.verdicts[0].status is PaymentStatus.CONFIRMED
+    assert not any(wakeup.network == "beta" for wakeup in done.wakeups)
+    assert (len(standing(about, known(due - 1))), len(standing(about, known(due)))) == (0, 1)
+    assert assess(about, known(due, mined=False), NOW).verdicts[0].status is PaymentStatus.DETECTED
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,30 @@ async def test_the_wrong_network_is_accepted(two: Stand, chain: Chain, other: Ch
     assert (await two.status(invoice), await kinds(two, invoice)) == ("paid", [])
 
 
+async def test_the_wrong_network_is_confirmed_by_its_own_requirement(
+    database_url: str, chain: Chain, other: Chain, clock: Clock
+) -> None:
+    """One block suffices where it was asked for, three where it came: accepted, it pays with the third.
+
+    Planted bug: one block of the other network suffices, because the option says one.
+    """
+    networks = (
+        (evm_network("local", chain.chain_id, confirmations=1), chain.url),
+        (evm_network("other", other.chain_id, confirmations=3), other.url),
+    )
+    async with open_stand(database_url, *networks, clock=clock) as shop:
+        invoice = await shop.create("25.00", ("ETH", "local"))
+        await other.send_native(address_in(invoice), WEI)
+        await mine(shop, other)
+        await decide(shop, invoice, R.ACCEPT)
+        for blocks, payment, status in ((1, "confirming", "confirming"), (3, "confirmed", "paid")):
+            seen = await shop.get(invoice)
+            (shown,) = seen.payments
+            assert (shown.confirmations, shown.confirmations_required) == (blocks, 3)
+            assert (shown.status, seen.status) == (payment, status)
+            await mine(shop, other, 2)
+
+
 @pytest.mark.parametrize("action", [R.ACCEPT, R.ATTACH])
 async def test_value_that_no_transfer_explains(
     database_url: str, chain: Chain, clock: Clock, action: Resolution

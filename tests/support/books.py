@@ -82,7 +82,7 @@ async def ledger_problems(connection: Connection, ctx: Context) -> AsyncIterator
 async def _replay(connection: Connection, ctx: Context) -> AsyncIterator[str]:
     """Find the books of every invoice again from its facts, and compare with what is in force."""
     ids = [row["id"] for row in await connection.fetch("SELECT id FROM invoices")]
-    views = await read_views(connection)
+    views = await read_views(connection, ctx.networks)
     now = ctx.now()
     wanted: dict[str, Entry] = {}
     for invoice in await store.read_invoices(connection, ids):

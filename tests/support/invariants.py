@@ -124,7 +124,7 @@ _EMPTY: dict[str, str] = {
     "a payment is confirmed outside the best chain or before its requirement was met": """
         SELECT p.id AS object_id FROM payments AS p JOIN transfers AS t ON t.id = p.transfer_id
         JOIN payment_options AS o ON o.id = p.option_id JOIN networks AS w ON w.name = t.network
-        WHERE p.status = 'confirmed' AND NOT EXISTS (
+        WHERE p.status = 'confirmed' AND p.match <> 'wrong_network' AND NOT EXISTS (
             SELECT 1 FROM anchors AS n JOIN blocks AS b ON b.network = n.network AND b.hash = n.block_hash
             WHERE n.transfer_id = t.id AND b.in_best_chain AND CASE o.finality
                 WHEN 'depth' THEN w.cursor_height - b.height + 1 >= o.confirmations_required
@@ -245,7 +245,7 @@ async def _replay(connection: Connection, ctx: Context) -> AsyncIterator[str]:
     wakeups: dict[str, set[tuple[str, str, int]]] = {found: set() for found in ids}
     for row in await connection.fetch("SELECT invoice_id, network, marker, position FROM wakeups"):
         wakeups[row["invoice_id"]].add((row["network"], row["marker"], row["position"]))
-    views = await read_views(connection)
+    views = await read_views(connection, ctx.networks)
     now = ctx.now()
     for invoice in await store.read_invoices(connection, ids):
         facts = invoice.facts(views)

@@ -60,6 +60,7 @@ from tallystick.core.invoice import (
     Status,
     TransferFact,
     match_transfer,
+    required_of,
 )
 from tallystick.core.money import AMOUNT_MAX
 from tallystick.core.refund import DECIDED, RefundStatus, RefundVerdict, given_back, judge_refund
@@ -209,26 +210,27 @@ def _unique(transfers: tuple[TransferFact, ...]) -> list[TransferFact]:
 def _judge(terms: InvoiceTerms, fact: TransferFact, facts: Facts, received: frozenset[str]) -> Verdict:
     option = terms.option(fact.option_id)
     view = facts.networks.get(fact.key.network)
+    requirement = required_of(option, fact.key.network, facts.networks)
     anchor = canonical_anchor(fact.anchors)
     conflict = next((other for other in fact.conflicts if other.anchor.in_best_chain), None)
-    if view is not None and is_final(anchor, option.requirement, view):
+    if view is not None and is_final(anchor, requirement, view):
         status = PaymentStatus.CONFIRMED
     elif anchor is not None:
         # What counted when it was merely seen is not worth less once a block holds it.
-        status = PaymentStatus.CONFIRMED if option.requirement.zero_conf else PaymentStatus.CONFIRMING
+        status = PaymentStatus.CONFIRMED if requirement.zero_conf else PaymentStatus.CONFIRMING
     elif conflict is not None:
         # Its own transaction in its way: mined again, and this time it failed or took another path.
         own = conflict.tx_hash == fact.key.tx_hash
         status = PaymentStatus.FAILED if own else PaymentStatus.REPLACED
     elif fact.in_mempool:
-        zero_conf = option.requirement.zero_conf
-        status = PaymentStatus.CONFIRMED if zero_conf else PaymentStatus.DETECTED
+        status = PaymentStatus.CONFIRMED if requirement.zero_conf else PaymentStatus.DETECTED
     else:
         status = PaymentStatus.ORPHANED
     return Verdict(
         transfer_id=fact.id,
         match=match_transfer(option, fact.key, fact.asset),
         status=status,
+        requirement=requirement,
         anchor=anchor,
         confirmations=confirmations(anchor, view) if view is not None else 0,
         on_time=fact.first_evidence_at <= terms.deadline or fact.id in received,
@@ -445,9 +447,9 @@ def _wakeups(case: _Case, refunds: tuple[RefundVerdict, ...]) -> tuple[Wakeup, .
     terms, facts = case.terms, case.facts
     found: set[Wakeup] = set()
     for fact, verdict in case.judged:
-        requirement = terms.option(fact.option_id).requirement
+        requirement = verdict.requirement
         # What counts at sight is confirmed before it is final: only then it can be given back.
-        early = requirement.zero_conf and not _is_final(fact, verdict, requirement, facts)
+        early = requirement.zero_conf and not _is_final(fact, verdict, facts)
         if verdict.anchor is not None and (verdict.status is PaymentStatus.CONFIRMING or early):
             found.add(_when_final(fact.key.network, verdict.anchor, requirement))
     refund_facts = {refund.id: refund for refund in facts.refunds}
@@ -464,9 +466,9 @@ def _wakeups(case: _Case, refunds: tuple[RefundVerdict, ...]) -> tuple[Wakeup, .
     return tuple(sorted(found, key=lambda wakeup: (wakeup.network, wakeup.marker, wakeup.position)))
 
 
-def _is_final(fact: TransferFact, verdict: Verdict, requirement: Requirement, facts: Facts) -> bool:
+def _is_final(fact: TransferFact, verdict: Verdict, facts: Facts) -> bool:
     view = facts.networks.get(fact.key.network)
-    return view is not None and is_final(verdict.anchor, requirement, view)
+    return view is not None and is_final(verdict.anchor, verdict.requirement, view)
 
 
 def _when_final(network: str, anchor: Anchor, requirement: Requirement) -> Wakeup:

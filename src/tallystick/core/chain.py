@@ -157,7 +157,8 @@ class NetworkView:
 
     `scanned_until` is the highest chain time of any block ever processed: it never goes back, so that a
     window once closed does not open again because of a reorganisation.
-    `halted` means that crediting waits for a person's decision.
+    `halted` means that crediting waits for a person's decision. `requirement` is the network's own, for what came
+    there without being asked for there; None where the network is not configured (any more).
     """
 
     network: str
@@ -166,6 +167,7 @@ class NetworkView:
     safe_height: int | None = None
     finalized_height: int | None = None
     halted: bool = False
+    requirement: Requirement | None = None
 
 
 def canonical_anchor(anchors: tuple[Anchor, ...]) -> Anchor | None:

@@ -7,12 +7,13 @@ Must not: decide anything (that is `assess`), or know rows, JSON or HTTP.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from tallystick.core.chain import Anchor, Channel, CreditKey, NetworkView, Requirement
+from tallystick.core.chain import Anchor, Channel, CreditKey, Finality, NetworkView, Requirement
 from tallystick.core.money import Asset, Price
 from tallystick.core.refund import RefundFact
 
@@ -268,6 +269,27 @@ class Facts:
     decisions: Decisions
     networks: dict[str, NetworkView]
     refunds: tuple[RefundFact, ...] = field(default=())
+
+
+DEPTH_OF_UNKNOWN: Final = 12
+"""Blocks that what came on a network of which nothing is configured needs, where its option names no depth."""
+
+
+def required_of(option: OptionTerms, network: str, views: Mapping[str, NetworkView]) -> Requirement:
+    """When money on `network` is there for good, that came to this option's address.
+
+    The option's requirement speaks of the option's network. On another one that network's own decides: `finalized`
+    would never come where a network names no finality, and a depth that suits one says nothing about the other. Where
+    it is not known, depth decides: every chain has that. A sighting never counts on a network where nothing was asked.
+    """
+    if network == option.asset.network:
+        return option.requirement
+    view = views.get(network)
+    own = view.requirement if view is not None else None
+    if own is None:
+        by_depth = option.requirement.finality is Finality.DEPTH
+        own = Requirement(Finality.DEPTH, option.requirement.confirmations if by_depth else DEPTH_OF_UNKNOWN)
+    return replace(own, zero_conf=False)
 
 
 def match_transfer(option: OptionTerms, key: CreditKey, asset: Asset | None) -> Match:

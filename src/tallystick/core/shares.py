@@ -13,7 +13,7 @@ from enum import Enum, auto
 from fractions import Fraction
 from typing import Final
 
-from tallystick.core.chain import Anchor
+from tallystick.core.chain import Anchor, Requirement
 from tallystick.core.invoice import (
     DUST_PER_PRICE,
     Decision,
@@ -38,11 +38,12 @@ LIVE: Final = frozenset({PaymentStatus.DETECTED, PaymentStatus.CONFIRMING, Payme
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is true about one transfer now."""
+    """What is true about one transfer now. `requirement` is what confirms it (`required_of`)."""
 
     transfer_id: str
     match: Match
     status: PaymentStatus
+    requirement: Requirement
     anchor: Anchor | None
     confirmations: int
     on_time: bool

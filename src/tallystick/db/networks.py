@@ -6,17 +6,18 @@ Must not: decide what a reorganisation means.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from tallystick.core.chain import BlockRef, NetworkView
+from tallystick.core.network import Network
 from tallystick.db.sql import Connection, Record, load
 
 SQL: Final = load("networks")
 
 
-def view_of(row: Record) -> NetworkView:
-    """A row of `networks` as the assessment sees it."""
+def view_of(row: Record, configured: Network | None) -> NetworkView:
+    """A row of `networks` as the assessment sees it; `configured` is that network, None where it is not (any more)."""
     tip = None if row["cursor_hash"] is None else BlockRef(row["cursor_hash"], row["cursor_height"])
     return NetworkView(
         network=row["name"],
@@ -25,12 +26,14 @@ def view_of(row: Record) -> NetworkView:
         safe_height=row["safe_height"],
         finalized_height=row["finalized_height"],
         halted=row["halted_at"] is not None,
+        requirement=configured.requirement if configured is not None else None,
     )
 
 
-async def read_views(connection: Connection) -> dict[str, NetworkView]:
-    """Every network's view, by name."""
-    return {row["name"]: view_of(row) for row in await SQL.all_networks.all(connection)}
+async def read_views(connection: Connection, networks: Mapping[str, Network]) -> dict[str, NetworkView]:
+    """Every network's view, by name. `networks` are those configured."""
+    rows = await SQL.all_networks.all(connection)
+    return {row["name"]: view_of(row, networks.get(row["name"])) for row in rows}
 
 
 async def share_networks(connection: Connection, names: Sequence[str]) -> None:

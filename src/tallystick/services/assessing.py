@@ -86,7 +86,7 @@ async def assess_invoices(connection: Connection, ctx: Context, ids: Sequence[st
     stored = await store.read_invoices(connection, ids, lock=True)
     if not stored:
         return
-    views = await network_store.read_views(connection)
+    views = await network_store.read_views(connection, ctx.networks)
     now = ctx.now()
     changes = Changes()
     for invoice in stored:

@@ -226,7 +226,9 @@ async def _carry_out(work: _Work) -> dict[str, Any]:
 async def _decide(work: _Work) -> dict[str, Any]:
     connection, decider, invoice = work.connection, work.decider, work.invoice
     action = work.asked.action
-    judged = assess(invoice.terms, invoice.facts(await read_views(connection)), decider.at)
+    judged = assess(
+        invoice.terms, invoice.facts(await read_views(connection, decider.ctx.networks)), decider.at
+    )
     decision = decision_on(work.case, action, invoice.facts({}), judged)
     if decision is None:
         return {}

@@ -118,7 +118,7 @@ async def create_invoice(
     chosen = list(zip(quoted, applied, strict=True))
     invoice = _new_invoice(ctx, merchant_id, settings, new, price, chosen, now)
     activate = new.activate if new.activate is not None else len(quoted) == 1
-    views = await read_views(connection)
+    views = await read_views(connection, ctx.networks)
     if activate:
         require_available(views, {option.network.name for option in quoted})
         networks = {option.network.name: option.network for option in quoted}
@@ -332,7 +332,7 @@ async def activate_option(
             raise NetworkUnavailable(
                 "The network is no longer configured.", object_id=option.terms.asset.network
             )
-        require_available(await read_views(connection), {network.name})
+        require_available(await read_views(connection, ctx.networks), {network.name})
         await requoting.renew_ended(connection, ctx, option_id, rates)
         wallets = await issuing_wallets(connection, invoice.merchant_id)
         issued = await allocate(ctx, network, wallets, option)
@@ -408,7 +408,7 @@ async def _look(connection: Connection, ctx: Context, ids: Sequence[str]) -> lis
     if not ids:
         return []
     stored = {invoice.id: invoice for invoice in await store.read_invoices(connection, ids)}
-    views = await read_views(connection)
+    views = await read_views(connection, ctx.networks)
     now = ctx.now()
     found: list[Looked] = []
     for wanted in ids:

@@ -65,7 +65,7 @@ async def write_refund_verdicts(
     concerned = [look for look in looks if look.invoice.refunds or _may_owe(look)]
     if not concerned:
         return list(looks)
-    views = await read_views(connection)
+    views = await read_views(connection, ctx.networks)
     stored = await read_of_invoices(connection, [look.invoice.id for look in concerned])
     refunds = {refund.id: refund for refund in stored}
     after: dict[str, Look] = {}

@@ -197,7 +197,7 @@ async def rate_for(connection: Connection, ctx: Context, merchant_id: str, new: 
         return None
     invoice_id, wanted = await _scope_of(connection, merchant_id, new)
     (invoice,) = await invoice_store.read_invoices(connection, [invoice_id])
-    facts = invoice.facts(await read_views(connection))
+    facts = invoice.facts(await read_views(connection, ctx.networks))
     asset, _ = choose_asset(invoice.terms, facts, wanted)
     currency = invoice.terms.price.currency
     if asset.symbol == currency:
@@ -212,7 +212,7 @@ async def lock_ground(connection: Connection, ctx: Context, invoice_id: str) -> 
     networks = await store.SQL.networks_of.all(connection, invoice_id=invoice_id)
     await share_networks(connection, [row["network"] for row in networks])
     (invoice,) = await invoice_store.read_invoices(connection, [invoice_id], lock=True)
-    views = await read_views(connection)
+    views = await read_views(connection, ctx.networks)
     facts = invoice.facts(views)
     return Ground(invoice, facts, assess(invoice.terms, facts, ctx.now()), views)
 
