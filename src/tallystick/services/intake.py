@@ -17,6 +17,7 @@ from typing import Any, Final
 from tallystick.core.chain import Block, BlockRef, Channel, ObservedTransfer
 from tallystick.core.errors import StaleWrite
 from tallystick.core.ids import IdKind
+from tallystick.core.invoice import DUST_PER_PRICE
 from tallystick.core.money import Asset
 from tallystick.core.network import Network
 from tallystick.core.policy_rules import CONFIRMATIONS_MAX
@@ -32,8 +33,10 @@ from tallystick.services.refund_intake import outgoing_between, outgoing_in, rec
 
 SQL: Final = load("intake")
 
-JUNK_TRANSFERS_MAX: Final = 20
-"""Transfers of unknown tokens kept per invoice: anybody can send them, so the evidence is bounded."""
+UNASKED_MAX: Final = {"unknown": 20, "other": 100, "crumb": 100}
+"""Transfers kept per invoice of what nobody asked for: unknown tokens, other configured assets, and crumbs of the asked
+asset. Anybody can send them by the thousand for next to nothing, and each is judged whenever its invoice is; so the
+evidence is bounded. What is left out of native coin still shows as a balance that nothing explains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,7 @@ async def _connect(connection: Connection, ctx: Context, network: Network, block
         return []
     issued = {row["address"]: row for row in rows}
     ours = [transfer for transfer in block.transfers if transfer.to in issued]
-    ours = await _bound_junk(connection, network, ours, issued)
+    ours = await _bounded(connection, network, ours, issued)
     if not ours:
         return []
     await _record_transfers(connection, ctx, network, block, ours, issued)
@@ -135,24 +138,40 @@ async def _connect(connection: Connection, ctx: Context, network: Network, block
     return [row["invoice_id"] for row in held]
 
 
-async def _bound_junk(
+async def _bounded(
     connection: Connection, network: Network, ours: list[ObservedTransfer], issued: dict[str, Record]
 ) -> list[ObservedTransfer]:
-    """Leave out transfers of unknown tokens beyond what is kept per invoice."""
-    junk = [transfer for transfer in ours if _asset(network, transfer, issued) is None]
-    if not junk:
+    """Leave out what was not asked for beyond what is kept per invoice. What is stored already stays."""
+    classes = [_unasked(network, transfer, issued) for transfer in ours]
+    if not any(classes):
         return ours
-    ids = sorted({issued[transfer.to]["invoice_id"] for transfer in junk})
-    counts = {row["invoice_id"]: row["transfers"] for row in await SQL.junk_counts.all(connection, ids=ids)}
+    ids = sorted({issued[one.to]["invoice_id"] for one, named in zip(ours, classes, strict=True) if named})
+    rows = await SQL.unasked_counts.all(connection, ids=ids, crumbs_per_price=DUST_PER_PRICE)
+    counts = {(row["invoice_id"], name): row[name] for row in rows for name in UNASKED_MAX}
     kept: list[ObservedTransfer] = []
-    for transfer in ours:
-        if _asset(network, transfer, issued) is None:
-            invoice_id = issued[transfer.to]["invoice_id"]
-            counts[invoice_id] = counts.get(invoice_id, 0) + 1
-            if counts[invoice_id] > JUNK_TRANSFERS_MAX:
+    beyond: list[ObservedTransfer] = []
+    for transfer, named in zip(ours, classes, strict=True):
+        if named is not None:
+            key = issued[transfer.to]["invoice_id"], named
+            counts[key] = counts.get(key, 0) + 1
+            if counts[key] > UNASKED_MAX[named]:
+                beyond.append(transfer)
                 continue
         kept.append(transfer)
-    return kept
+    if not beyond:
+        return kept
+    hashes = sorted({transfer.tx_hash for transfer in beyond})
+    stored = await SQL.known_transfers.all(connection, network=network.name, tx_hashes=hashes)
+    places = {(row["tx_hash"], row["channel"], row["ordinal"]) for row in stored}
+    return kept + [one for one in beyond if (one.tx_hash, one.channel, one.ordinal) in places]
+
+
+def _unasked(network: Network, transfer: ObservedTransfer, issued: dict[str, Record]) -> str | None:
+    """Which class of UNASKED_MAX a transfer belongs to; None for what was asked for."""
+    asked = issued[transfer.to]
+    if (network.name, transfer.contract) == (asked["network"], asked["contract"]):
+        return "crumb" if transfer.amount * DUST_PER_PRICE < asked["amount_expected"] else None
+    return "unknown" if network.asset_by_contract(transfer.contract) is None else "other"
 
 
 def _asset(network: Network, transfer: ObservedTransfer, issued: dict[str, Record]) -> Asset | None:

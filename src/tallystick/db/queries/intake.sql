@@ -2,7 +2,8 @@
 
 -- name: match_recipients
 -- Which of these recipients are addresses ever issued, for what, and the asset that was asked for there.
-SELECT a.address, a.merchant_id, a.invoice_id, a.option_id, o.network, o.asset_symbol, o.asset_decimals, o.contract
+SELECT a.address, a.merchant_id, a.invoice_id, a.option_id, o.network, o.asset_symbol, o.asset_decimals, o.contract,
+    o.amount_expected
 FROM addresses AS a JOIN payment_options AS o ON o.id = a.option_id
 WHERE a.family = :family AND a.address = ANY(:addresses::text[]);
 
@@ -110,8 +111,15 @@ WHERE w.marker = 'time'
 ORDER BY w.position, w.invoice_id
 LIMIT :row_count;
 
--- name: junk_counts
--- How many transfers of unknown tokens these invoices have collected, to keep the evidence bounded.
-SELECT invoice_id, count(*) AS transfers FROM transfers
-WHERE invoice_id = ANY(:ids::text[]) AND asset_symbol IS NULL
-GROUP BY invoice_id;
+-- name: unasked_counts
+-- How much these invoices have collected that was not asked for, to keep it bounded: transfers of unknown tokens, of
+-- other assets, and crumbs of the asset asked for.
+SELECT t.invoice_id,
+    count(*) FILTER (WHERE t.asset_symbol IS NULL) AS unknown,
+    count(*) FILTER (WHERE t.asset_symbol IS NOT NULL
+        AND (t.network <> o.network OR t.contract IS DISTINCT FROM o.contract)) AS other,
+    count(*) FILTER (WHERE t.network = o.network AND t.contract IS NOT DISTINCT FROM o.contract
+        AND t.amount * :crumbs_per_price < o.amount_expected) AS crumb
+FROM transfers AS t JOIN payment_options AS o ON o.id = t.option_id
+WHERE t.invoice_id = ANY(:ids::text[])
+GROUP BY t.invoice_id;
