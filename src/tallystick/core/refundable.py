@@ -2,7 +2,8 @@
 
 For: `services.refunds` (which records refunds) and the one writer (which sees when a refund's ground is gone). Holds
 true: only what stands in the best chain, final by what is required of it (`required_of`), can be given back: a
-sighting is no money, whatever a rule counts. Assets are never mixed. What refunds under way or completed took is not there a second time.
+sighting is no money, whatever a rule counts. Assets are never mixed. What refunds under way or completed took is not
+there a second time.
 Must not: know rows, rates, or who may decide.
 """
 
