@@ -206,6 +206,30 @@ def test_a_refund_answers_a_case_until_it_is_given_up(
 
 
 @pytest.mark.parametrize(
+    ("part", "rest", "is_open"),
+    [
+        (RefundStatus.COMPLETED, RefundStatus.REQUESTED, False),
+        (RefundStatus.REQUESTED, RefundStatus.AWAITING_SIGNATURE, False),
+        (RefundStatus.REQUESTED, RefundStatus.REJECTED, True),
+        (RefundStatus.REJECTED, RefundStatus.REQUESTED, True),
+        (RefundStatus.FAILED, RefundStatus.AWAITING_SIGNATURE, True),
+    ],
+)
+def test_refunds_answer_a_case_only_together(part: RefundStatus, rest: RefundStatus, is_open: bool) -> None:
+    """10 of 50 go back, then the other 40, which names the transfer. Without one of them something is left to decide.
+
+    Planted bug: whatever a refund names is taken as given back, so that the 10 of a refused part were in nobody's case.
+    """
+    shares = (
+        RefundFact("rfd_1", part, TOKEN, 10, TWO_BLOCKS, anchors=(anchor(5, name="0xr"),)),
+        RefundFact("rfd_2", rest, TOKEN, 40, TWO_BLOCKS, frozenset({"trf_1"})),
+    )
+    sent = tuple(one if one.status is RefundStatus.COMPLETED else replace(one, anchors=()) for one in shares)
+    known = replace(facts(came(50), views=(CLOSED,)), refunds=sent)
+    assert kinds(terms(option()), known) == ({K.UNDERPAID: {"trf_1"}} if is_open else {})
+
+
+@pytest.mark.parametrize(
     ("amount", "status", "is_open"),
     [
         (50, RefundStatus.REQUESTED, False),

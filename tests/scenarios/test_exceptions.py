@@ -25,6 +25,7 @@ from tallystick.services.invoices import cancel_invoice, record_fulfillment
 from tallystick.services.merchants import create_merchant
 from tallystick.services.networks import resume
 from tallystick.services.refund_decisions import reject_refund
+from tallystick.services.refunds import NewRefund, create_refund
 from tests.support.anvil import start_anvil, unique_chain_id
 from tests.support.cases import (
     WEI,
@@ -186,6 +187,32 @@ async def test_a_refund_that_is_rejected_opens_the_case_again(
     await timed.do(reject_refund, done.refund.id, "the customer pays the rest")
     assert await kinds(timed, invoice) == ["underpaid"]
     assert (await the_case(timed, invoice)).id != done.id
+
+
+@pytest.mark.parametrize("through", ["case", "refund"])
+async def test_a_refund_of_a_part_leaves_a_case_about_the_rest(
+    timed: Stand, chain: Chain, clock: Clock, through: str
+) -> None:
+    """A tenth of what came late goes back: the rest is a case again at once, until that goes back too.
+
+    Planted bug: a refund answers the whole case, and nine tenths stay in suspense without anybody's knowing.
+    """
+    invoice = await late(timed, chain, clock)
+    first = await the_case(timed, invoice)
+    if through == "case":
+        await decide(timed, invoice, R.REFUND, refund=RefundWish(amount="0.001", address=address_of(7)))
+    else:
+        wanted = NewRefund(reason="a tenth", exception_id=first.id, amount="0.001", address=address_of(7))
+        await timed.do(create_refund, wanted)
+    assert (await kinds(timed, invoice, "resolved"), await kinds(timed, invoice)) == (["late"], ["late"])
+    rest = await decide(timed, invoice, R.REFUND, refund=RefundWish(address=address_of(8)))
+    assert rest.id != first.id
+    assert isinstance(rest.refund, objects.Refund)
+    assert rest.refund.amount == "0.009"
+    await mine(timed, chain)
+    assert await kinds(timed, invoice) == []
+    await timed.do(reject_refund, rest.refund.id, "the customer pays again")
+    assert await kinds(timed, invoice) == ["late"]
 
 
 async def test_what_a_refund_asks_wrongly_is_named_inside_the_refund(

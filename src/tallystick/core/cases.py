@@ -26,7 +26,7 @@ from tallystick.core.invoice import (
     PaymentStatus,
     Status,
 )
-from tallystick.core.refund import DECIDED, PENDING
+from tallystick.core.refund import DECIDED, PENDING, given_back
 from tallystick.core.shares import LIVE, Measure, add_up, units_of
 from tallystick.core.transitions import Owner
 
@@ -233,11 +233,12 @@ def wanted_cases(terms: InvoiceTerms, facts: Facts, judged: Assessment) -> tuple
 
 
 def _done(facts: Facts, judged: Assessment) -> frozenset[str]:
-    """Transfers about which everything is said: dismissed by a person, or being given back in full."""
-    status = {verdict.refund_id: verdict.status for verdict in judged.refunds}
-    returning = frozenset[str]().union(
-        *(refund.transfer_ids for refund in facts.refunds if status[refund.id] in PENDING | DECIDED)
-    )
+    """Transfers about which everything is said: dismissed by a person, or being given back in full.
+
+    A refund that nobody refused may name transfers of which another took a part: both together give them back.
+    """
+    alive = {verdict.refund_id for verdict in judged.refunds if verdict.status in PENDING | DECIDED}
+    returning = given_back(facts.refunds, alive, {fact.id: fact.amount for fact in facts.transfers})
     return facts.decisions.named(DecisionKind.DISMISS, DecisionKind.WRITE_OFF) | returning
 
 

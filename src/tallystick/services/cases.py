@@ -31,7 +31,6 @@ from tallystick.core.cases import (
 from tallystick.core.ids import IdKind
 from tallystick.core.invoice import PaymentStatus
 from tallystick.core.money import format_price, format_units
-from tallystick.core.refund import RefundStatus
 from tallystick.db.invoices import StoredInvoice, StoredTransfer
 from tallystick.db.sql import Connection, Record, load
 from tallystick.services import objects
@@ -134,17 +133,17 @@ def _answers(row: Record, case: Case, look: Look) -> bool:
     """Whether a person has decided about all transfers of a case, and that decision still says all.
 
     A case that closed by itself may open again. So may one that was accepted or credited: what was is no case as long
-    as all of it stands. A refund answers a case until it is rejected or given up. A reversal is always told anew.
+    as all of it stands. Refunds answer by what they take: a case that is wanted all the same is about money that none
+    of them gives back, because a part was enough or because somebody refused one. A reversal is always told anew.
     """
     resolution = row["resolution"]
     if resolution is None or not case.transfer_ids <= set(row["transfer_ids"]):
         return False
-    if resolution["action"] in (None, Resolution.ACCEPT):
+    if resolution["action"] in (None, Resolution.ACCEPT, Resolution.REFUND):
         return False
     if resolution["action"] == Resolution.CREDIT:
         return case.transfer_ids <= counted_by_decision(look.invoice.facts({}), look.judged)
-    status = {verdict.refund_id: verdict.status for verdict in look.judged.refunds}
-    return status.get(resolution.get("refund_id", "")) not in (RefundStatus.REJECTED, RefundStatus.FAILED)
+    return True
 
 
 def _detail(look: Look, transfer_ids: Iterable[str]) -> dict[str, Any]:

@@ -243,7 +243,10 @@ async def _decide(work: _Work) -> dict[str, Any]:
 
 
 async def _refund(work: _Work) -> dict[str, Any]:
-    """Ask for the refund. The case is answered by it until it is rejected or given up; nothing else changes yet."""
+    """Ask for the refund. The case is answered by it as far as it gives the money back, and until it is given up.
+
+    Judged anew at once: what a refund of a part leaves is a case of its own.
+    """
     decider, merchant_id = work.decider, work.invoice.merchant_id
     wished = _wished(work.asked, decider.exception_id)
     try:
@@ -253,6 +256,7 @@ async def _refund(work: _Work) -> dict[str, Any]:
     except InvalidInput as error:
         raise _below("/refund", error) from None
     work.refunds.append(made)
+    await decider.assess(work.connection, [work.invoice.id], work.asked.action, {"refund_id": made.id})
     return {"refund_id": made.id}
 
 

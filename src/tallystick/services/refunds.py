@@ -124,18 +124,13 @@ async def create_refund(
     """`request_refund`, and where it comes from an exception, that is resolved by it. Raises Conflict, where it was."""
     rate = await rate_for(connection, ctx, merchant_id, new)
     if new.exception_id is None:
-        asked = await request_refund(connection, ctx, merchant_id, actor, new, rate)
-        # What it gives back in full is answered by it: its case closes.
-        evidence = {"type": "refund", "refund_id": asked.id}
-        cause = Cause(CauseKind.DECISION, actor, (evidence,))
-        await assess_invoices(connection, ctx, [asked.invoice_id], cause)
-        return asked
+        return await _request_and_look(connection, ctx, merchant_id, actor, new, rate)
     invoice_id, _ = await _scope_of(connection, merchant_id, new)
     await lock_ground(connection, ctx, invoice_id)
     made: list[objects.Refund] = []
 
     async def carry_out() -> dict[str, str]:
-        made.append(await request_refund(connection, ctx, merchant_id, actor, new, rate))
+        made.append(await _request_and_look(connection, ctx, merchant_id, actor, new, rate))
         return {"refund_id": made[0].id}
 
     closed = await close_case(
@@ -151,6 +146,17 @@ async def create_refund(
     if not closed:
         raise Conflict("The exception is resolved already.", object_id=new.exception_id)
     return made[0]
+
+
+async def _request_and_look(
+    connection: Connection, ctx: Context, merchant_id: str, actor: Actor, new: NewRefund, rate: Rate | None
+) -> objects.Refund:
+    """`request_refund`, and judge the invoice anew: what it gives back in full is no case, what it leaves is one."""
+    asked = await request_refund(connection, ctx, merchant_id, actor, new, rate)
+    evidence = {"type": "refund", "refund_id": asked.id}
+    cause = Cause(CauseKind.DECISION, actor, (evidence,))
+    await assess_invoices(connection, ctx, [asked.invoice_id], cause)
+    return asked
 
 
 async def _scope_of(connection: Connection, merchant_id: str, new: NewRefund) -> tuple[str, Wanted]:
