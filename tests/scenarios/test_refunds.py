@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -161,7 +162,9 @@ async def test_a_late_payment_goes_back_by_rule_through_the_claim_page(
     assert len(await timed.rows("SELECT id FROM refunds")) == 1
     assert await cases(timed) == []
     async with timed.ctx.database.transaction() as connection:
-        linked = await refund_decisions.new_claim_link(connection, timed.ctx, timed.merchant_id, row["id"])
+        linked = await refund_decisions.new_claim_link(
+            connection, timed.ctx, timed.merchant_id, SECOND, row["id"]
+        )
     approved = await approve(timed, linked)
     assert (approved.status, approved.next_action.owner) == ("approved", "customer")
     assert await timed.status(invoice) == "late_paid"  # it is still there
@@ -385,6 +388,32 @@ async def test_only_the_exact_transfer_carries_a_refund_out(stand: Stand, chain:
     await chain.mine(3)
     await stand.follow()
     assert (await look(stand, refund)).status == "completed"
+
+
+async def test_a_transfer_from_before_the_refund_carries_nothing_out(
+    timed: Stand, chain: Chain, clock: Clock
+) -> None:
+    """The same amount went to the same address before the refund was asked for, and its block is read only now. The
+    block after it is dated as much earlier as clocks may differ, and holds the refund's own.
+
+    Planted bug: a block's time is not looked at, so that the older payment completes the refund and nobody sends it.
+    """
+    invoice = await paid(timed, chain)
+    start = await chain.time()
+    await chain.set_next_time(start + 10)
+    await chain.send_native(customer_address(), WEI, sender=WALLET)
+    await chain.mine()  # in a block that the shop has not read yet
+    clock.at = Clock.of(start + 10).at + refund_intake.CLOCK_ALLOWANCE + timedelta(seconds=1)
+    refund = await approve(timed, await ask(timed, invoice))
+    await timed.follow()
+    assert (await look(timed, refund)).status == "awaiting_signature"
+    assert await timed.rows("SELECT id FROM refund_transfers") == []
+    await chain.set_next_time(start + 11)  # exactly as much older as clocks may differ
+    signed = await sign(chain, refund)
+    await chain.mine()
+    await timed.follow()
+    done = await look(timed, refund)
+    assert (done.status, done.tx_hash) == ("completed", signed.tx_hash)
 
 
 async def test_two_refunds_alike_take_a_transfer_each(stand: Stand, chain: Chain) -> None:

@@ -1,7 +1,7 @@
 """Outgoing transfers: which transfers of a block carry out a refund.
 
 For: the intake of blocks. Holds true: a transfer carries out a refund when it goes to its address, in its asset, with
-exactly its amount, whoever sends it; one transfer carries out one refund, and a refund that a transfer in the best
+exactly its amount, whoever sends it, in a block no older than the refund; one transfer carries out one refund, and a refund that a transfer in the best
 chain carries out takes no second one; the same transfer in another block is the same transfer, and what a transaction
 moves otherwise when it is mined again is another one (see `credit_keys`). One look-up by index a block.
 Must not: judge a refund, or ask a node.
@@ -10,6 +10,8 @@ Must not: judge a refund, or ask a node.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final
 
 from tallystick.core.chain import Block, ObservedTransfer
 from tallystick.core.ids import IdKind
@@ -18,6 +20,12 @@ from tallystick.db.refunds import SQL
 from tallystick.db.sql import Connection, Record
 from tallystick.services.context import Context
 from tallystick.services.credit_keys import at_free_place, identity_of, stored_identity
+
+CLOCK_ALLOWANCE: Final = timedelta(minutes=2)
+"""How much earlier than our clock at the request a block may be dated, and still hold the refund's transfer. A block's
+time is its producer's: it is set when the block is begun, and that clock and ours may differ by some seconds each. What
+is older was sent before anybody asked, for another reason: the shop's own earlier payment to the same customer, read
+while a network that was away is caught up with."""
 
 
 async def record_outgoing(connection: Connection, ctx: Context, network: Network, block: Block) -> set[str]:
@@ -36,7 +44,11 @@ async def record_outgoing(connection: Connection, ctx: Context, network: Network
     carried_out = {row["refund_id"] for row in rows if row["stands"]} | {row["refund_id"] for row in again}
     new: list[tuple[ObservedTransfer, Record]] = []
     for transfer in ours:
-        refund = None if identity_of(transfer) in known else _choose(transfer, watched, carried_out)
+        refund = (
+            None
+            if identity_of(transfer) in known
+            else _choose(transfer, block.header.time, watched, carried_out)
+        )
         if refund is not None:
             carried_out.add(refund["id"])
             new.append((transfer, refund))
@@ -51,8 +63,10 @@ async def record_outgoing(connection: Connection, ctx: Context, network: Network
     return {invoice_of[row["refund_id"]] for row in again} | {refund["invoice_id"] for _, refund in new}
 
 
-def _choose(transfer: ObservedTransfer, watched: Sequence[Record], carried_out: set[str]) -> Record | None:
-    """The refund that this transfer carries out, if any.
+def _choose(
+    transfer: ObservedTransfer, block_time: datetime, watched: Sequence[Record], carried_out: set[str]
+) -> Record | None:
+    """The refund that this transfer carries out, if any: never one asked for after the transfer was in a block.
 
     First the one of which just this transaction was told, then one of which none was told, the oldest first; one that
     was given up only if no other expects it.
@@ -64,6 +78,7 @@ def _choose(transfer: ObservedTransfer, watched: Sequence[Record], carried_out: 
         and row["address"] == transfer.to
         and row["contract"] == transfer.contract
         and row["amount_sent"] == transfer.amount
+        and row["requested_at"] - CLOCK_ALLOWANCE <= block_time
     ]
 
     def rank(row: Record) -> tuple[bool, bool, bool, str]:

@@ -16,7 +16,7 @@ VALUES (:id, :merchant_id, :invoice_id, :option_id, :exception_id, 'requested', 
 UPDATE refunds
 SET status = :status, withdraws = :withdraws, address = :address, address_source = :address_source,
     address_at = :address_at, claim_token_hash = :claim_token_hash, claim_expires_at = :claim_expires_at,
-    decided_by_type = :decided_by_type, decided_by = :decided_by, decided_at = :decided_at,
+    link_by_type = :link_by_type, link_by = :link_by, decided_by_type = :decided_by_type, decided_by = :decided_by, decided_at = :decided_at,
     decision_note = :decision_note, tx_hash = :tx_hash, broadcast_at = :broadcast_at, attention_at = :attention_at,
     problem = :problem, event_sequence = :event_sequence, updated_at = :at
 WHERE id = :id AND status = :old_status AND event_sequence = :old_event_sequence;
@@ -102,7 +102,7 @@ WHERE i.id = :invoice_id;
 -- name: watched_refunds
 -- Refunds that a transfer to one of these recipients could carry out. Those that were given up come last: only what no
 -- other one expects is theirs.
-SELECT r.id, r.invoice_id, r.address, r.contract, r.amount_sent, r.tx_hash, r.status
+SELECT r.id, r.invoice_id, r.address, r.contract, r.amount_sent, r.tx_hash, r.status, r.requested_at
 FROM refunds AS r
 WHERE r.network = :network AND r.address = ANY(:addresses::text[])
   AND r.status NOT IN ('requested', 'approved', 'rejected')
