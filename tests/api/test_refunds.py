@@ -419,6 +419,40 @@ async def test_the_second_person_approves_where_the_money_goes(
     assert approved.json()["status"] == "awaiting_signature"
 
 
+async def test_who_makes_the_claim_link_is_not_the_second_person(
+    api: Api, client: Client, merchant: Merchant
+) -> None:
+    """One key could else ask for the link of a refund that the rule opened, name its own address, and approve it.
+
+    Bug planted: only the requester looked at (200 instead of 409).
+    """
+    invoice = await paid(api, client)
+    async with api.ctx.database.transaction() as connection:
+        await connection.execute(
+            "UPDATE merchants SET refund_second_person = true WHERE id = $1", merchant.id
+        )
+    refund = (await ask(client, invoice, address=None)).json()
+    other = api.client(await api.key(merchant, Scope.REFUNDS_APPROVE, Scope.REFUNDS_WRITE))
+    linked = (await other.post(f"/v1/refunds/{refund['id']}/claim_link")).json()
+    token = linked["claim_url"].partition("?token=")[2]
+    async with api.ctx.database.transaction() as connection:
+        await confirm_address(connection, api.ctx, refund["id"], token, HERE)
+    refused = await other.post(f"/v1/refunds/{refund['id']}/approve")
+    assert (refused.status_code, refused.json()["code"]) == (409, "invalid_state")
+    third = api.client(await api.key(merchant, Scope.REFUNDS_APPROVE))
+    assert (await third.post(f"/v1/refunds/{refund['id']}/approve")).json()["status"] == "awaiting_signature"
+
+
+async def test_the_number_of_refunds_of_an_invoice_is_bounded(
+    api: Api, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by attack: a thousand of them made every block that touches the invoice slow."""
+    monkeypatch.setattr("tallystick.services.refunds.REFUNDS_PER_INVOICE_MAX", 2)
+    invoice = await paid(api, client)
+    answers = [await ask(client, invoice, rule=None, amount="0.001") for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [201, 201, 409]
+
+
 async def test_two_approvers_at_once_over_http(api: Api, client: Client, merchant: Merchant) -> None:
     """Real concurrency: one 200, the other 409 invalid_state; one payment request (F-API 5)."""
     invoice = await paid(api, client)

@@ -239,7 +239,7 @@ async def test_without_the_right_link_there_is_nothing(page: Page, http: httpx.A
     assert {answer.text for answer in wrong} == {nobody.text}
     async with page.shop.database.transaction() as connection:
         newer = await refund_decisions.new_claim_link(
-            connection, page.shop.ctx, page.shop.merchant_id, page.refund.id
+            connection, page.shop.ctx, page.shop.merchant_id, MERCHANT, page.refund.id
         )
     assert (await confirm(http, page, MINE)).status_code == 404
     assert (await page.now()).address is None

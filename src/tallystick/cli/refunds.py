@@ -119,7 +119,7 @@ def claim_link(refund_id: str, *, json: JsonFlag = False) -> None:
     async def work(connection: Connection, ctx: Context) -> Any:
         from tallystick.services import refund_decisions
 
-        made = await refund_decisions.new_claim_link(connection, ctx, None, refund_id)
+        made = await refund_decisions.new_claim_link(connection, ctx, None, operator(), refund_id)
         return {"id": made.id, "claim_url": made.claim_url, "claim_expires_at": made.claim_expires_at}
 
     print_object(transact(work), as_json=json)

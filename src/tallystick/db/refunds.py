@@ -57,6 +57,8 @@ class StoredRefund:
     address_at: datetime | None = None
     claim_token_hash: bytes | None = None
     claim_expires_at: datetime | None = None
+    link_by_type: str | None = None
+    link_by: str | None = None
     decided_by_type: str | None = None
     decided_by: str | None = None
     decided_at: datetime | None = None
@@ -119,6 +121,8 @@ def _refund(row: Record) -> StoredRefund:
         address_at=row["address_at"],
         claim_token_hash=row["claim_token_hash"],
         claim_expires_at=row["claim_expires_at"],
+        link_by_type=row["link_by_type"],
+        link_by=row["link_by"],
         decided_by_type=row["decided_by_type"],
         decided_by=row["decided_by"],
         decided_at=row["decided_at"],
@@ -185,6 +189,8 @@ async def update_refund(
         address_at=new.address_at,
         claim_token_hash=new.claim_token_hash,
         claim_expires_at=new.claim_expires_at,
+        link_by_type=new.link_by_type,
+        link_by=new.link_by,
         decided_by_type=new.decided_by_type,
         decided_by=new.decided_by,
         decided_at=new.decided_at,

@@ -97,9 +97,10 @@ async def _check_second_person(connection: Connection, refund: StoredRefund, act
     settings = await merchant_settings(connection, refund.merchant_id)
     if settings is None or not settings.refund_second_person:
         return
-    if (actor.type.value, actor.id) == (refund.requested_by_type, refund.requested_by):
+    firsts = {(refund.requested_by_type, refund.requested_by), (refund.link_by_type, refund.link_by)}
+    if (actor.type.value, actor.id) in firsts:
         raise Conflict(
-            "Another key or person than the requester has to approve this refund.",
+            "Another key or person than the one who asked, or made the claim link, has to approve this refund.",
             object_id=refund.id,
         )
     if refund.address is None:
@@ -184,9 +185,13 @@ async def flag_overdue(connection: Connection, ctx: Context, refund_id: str) -> 
 
 
 async def new_claim_link(
-    connection: Connection, ctx: Context, merchant_id: str | None, refund_id: str
+    connection: Connection, ctx: Context, merchant_id: str | None, actor: Actor, refund_id: str
 ) -> objects.Refund:
-    """Make a new link to the claim page; the one before stops working. Raises NotFound, Conflict."""
+    """Make a new link to the claim page; the one before stops working. Raises NotFound, Conflict.
+
+    Who is given it is remembered: whoever holds the link can name the address, so they do not approve it as well where
+    two persons are required.
+    """
     _, refund = await lock_refund(connection, ctx, merchant_id, refund_id)
     if refund.address is not None or refund.status not in (_R.REQUESTED, _R.APPROVED):
         raise Conflict("This refund needs no address.", object_id=refund_id)
@@ -197,6 +202,8 @@ async def new_claim_link(
         refund,
         claim_token_hash=changed.claim_token_hash,
         claim_expires_at=changed.claim_expires_at,
+        link_by_type=actor.type.value,
+        link_by=actor.id,
     )
     return refund_object(ctx, written, claim_url=claim_url)
 

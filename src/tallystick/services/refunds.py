@@ -46,6 +46,10 @@ REASON_LENGTH_MAX: Final = 1_000
 _R = RefundStatus
 
 
+REFUNDS_PER_INVOICE_MAX: Final = 200
+"""Each is judged whenever its invoice is, so their number is bounded; nobody gives one order back in more parts."""
+
+
 @dataclass(frozen=True, slots=True)
 class NewRefund:
     """What is asked for. Of an invoice, or of what an exception is about; `amount` (a decimal string of the asset) or a
@@ -99,6 +103,10 @@ async def request_refund(
     check_text("/reason", new.reason, REASON_LENGTH_MAX)
     invoice_id, wanted = await _scope_of(connection, merchant_id, new)
     ground = await lock_ground(connection, ctx, invoice_id)
+    if len(ground.facts.refunds) >= REFUNDS_PER_INVOICE_MAX:
+        raise Conflict(
+            f"An invoice can have {REFUNDS_PER_INVOICE_MAX} refunds at most.", object_id=invoice_id
+        )
     found = find_amount(ground.invoice.terms, ground.facts, ground.judged, wanted, rate)
     network = ctx.networks.get(found.asset.network)
     if network is None:

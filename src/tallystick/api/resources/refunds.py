@@ -137,7 +137,9 @@ async def create_claim_link(
     own = path_id(IdKind.REFUND, refund_id)
     return await changed(
         request,
-        lambda connection: refund_decisions.new_claim_link(connection, request.ctx, request.merchant_id, own),
+        lambda connection: refund_decisions.new_claim_link(
+            connection, request.ctx, request.merchant_id, request.actor, own
+        ),
     )
 
 

@@ -165,6 +165,8 @@ CREATE TABLE refunds (
     address_at        timestamptz,                      -- our clock when it was confirmed
     claim_token_hash  bytea CHECK (length(claim_token_hash) = 32), -- SHA-256 of the newest token of the claim page: it sets the address once, and shows the state afterwards
     claim_expires_at  timestamptz,                      -- when that token stops being able to set the address
+    link_by_type      text CHECK (link_by_type IN ('system', 'merchant', 'operator', 'customer')), -- who was given a later link to the claim page, last
+    link_by           text,                             -- key or user
     requested_by_type text NOT NULL CHECK (requested_by_type IN ('system', 'merchant', 'operator', 'customer')), -- who asked
     requested_by      text,                             -- key or user
     requested_at      timestamptz NOT NULL,             -- our clock
