@@ -1,9 +1,10 @@
 """Outgoing transfers: which transfers of a block carry out a refund.
 
 For: the intake of blocks. Holds true: a transfer carries out a refund when it goes to its address, in its asset, with
-exactly its amount, whoever sends it, in a block no older than the refund; one transfer carries out one refund, and a refund that a transfer in the best
-chain carries out takes no second one; the same transfer in another block is the same transfer, and what a transaction
-moves otherwise when it is mined again is another one (see `credit_keys`). One look-up by index a block.
+exactly its amount, whoever sends it, in a block no older than the refund; one transfer carries out one refund, and a
+refund that a transfer in the best chain carries out takes no second one; the same transfer in another block is the same
+transfer, and what a transaction moves otherwise when it is mined again is another one (see `credit_keys`). One look-up
+by index a block.
 Must not: judge a refund, or ask a node.
 """
 
