@@ -64,6 +64,7 @@ ENUMS: dict[tuple[str, str], type[StrEnum]] = {
     ("decisions", "actor_type"): ActorType,
     ("refunds", "requested_by_type"): ActorType,
     ("refunds", "decided_by_type"): ActorType,
+    ("refunds", "link_by_type"): ActorType,
     ("ledger_entries", "kind"): EntryKind,
     ("postings", "account"): Account,
     ("refund_transitions", "from_status"): RefundStatus,
@@ -288,6 +289,11 @@ SELECT 'evm', 'address-' || n, 'mer', 'wal', n, 'inv-' || n, 'opt-' || n, now() 
 INSERT INTO wakeups (network, marker, position, invoice_id)
 SELECT 'net-' || n % 3, (ARRAY['tip', 'safe', 'finalized', 'time'])[1 + n % 4], n, 'inv-' || n
 FROM generate_series(1, 20000) AS n;
+INSERT INTO blocks (network, hash, height, parent_hash, time, in_best_chain)
+SELECT 'net-' || network, 'block-' || n, n, 'block-' || n - 1, now(), true
+FROM generate_series(0, 2) AS network, generate_series(0, 2000) AS n;
+INSERT INTO sightings (transfer_id, network, first_at, gone_at)
+SELECT 'trf-' || n, 'net-' || n % 3, now(), CASE WHEN n % 100 <> 0 THEN now() END FROM generate_series(1, 20000) AS n;
 INSERT INTO networks (name, family, scanned_until)
 SELECT 'net-' || n, 'evm', to_timestamp(50) FROM generate_series(0, 2) AS n;
 INSERT INTO transfers (id, network, tx_hash, channel, ordinal, sender, recipient, amount, spend_key, first_evidence_at,
@@ -324,7 +330,12 @@ PER_BLOCK: list[tuple[str, str, dict[str, Any], set[str]]] = [
     ("intake", "match_recipients", {"family": "evm", "addresses": ["address-7", "elsewhere"]}, {"addresses"}),
     ("intake", "due_by_height", {"network": "net-1", "tip": 60, "safe": 60, "finalized": None}, {"wakeups"}),
     ("intake", "due_by_time", {"network": "net-1", "now": None, "row_count": 200}, {"wakeups"}),
-    ("intake", "open_spends", {"network": "net-1"}, {"payments", "transfers"}),
+    (
+        "intake",
+        "open_spends",
+        {"network": "net-1", "spend_keys": [f"spend-{n}" for n in range(200)]},
+        {"transfers", "anchors", "conflicts", "blocks"},
+    ),
     (
         "intake",
         "touched_by_blocks",
@@ -395,6 +406,52 @@ async def test_what_runs_for_every_block_finds_its_rows_by_index(filled: Connect
         seen = list(scans(plan["Plan"]))
         assert tables <= {table for _, table in seen}, name
         assert [scan for scan in seen if scan[0] == "Seq Scan" and scan[1] in tables] == [], name
+
+
+async def test_so_does_a_plan_made_for_any_values(filled: Connection) -> None:
+    """A statement that a connection runs often is planned once, without its values; most run for every block.
+
+    Planted bug seen to fail: `EXISTS` over the windows in `interest`, which reads windows until one fits.
+    """
+    await filled.execute("SET plan_cache_mode = force_generic_plan")
+    for aggregate, name, _, tables in PER_BLOCK:
+        statement = load(aggregate)._statements[name]
+        await filled.execute(f"PREPARE planned AS {statement.sql}")
+        values = ", ".join("NULL" for _ in statement.parameters)
+        rows = await filled.fetch(f"EXPLAIN (FORMAT JSON) EXECUTE planned ({values})")
+        await filled.execute("DEALLOCATE planned")
+        (plan,) = json.loads(rows[0][0])
+        seen = list(scans(plan["Plan"]))
+        assert tables <= {table for _, table in seen}, name
+        assert [scan for scan in seen if scan[0] == "Seq Scan" and scan[1] in tables] == [], name
+
+
+async def test_what_lost_its_place_costs_a_block_nothing(filled: Connection) -> None:
+    """Sightings that vanished stay without a place for ever, as many as anybody likes to send: no block reads them.
+
+    Only what needs a key that the blocks used up is read; what the best chain holds or rules out is not answered.
+    Planted bugs seen to fail: all transfers of the network read; places outside the best chain taken for places.
+    """
+    await filled.execute("""
+        DELETE FROM anchors USING generate_series(10001, 20000) AS n WHERE transfer_id = 'trf-' || n;
+        UPDATE payments SET status = 'orphaned' WHERE length(transfer_id) = 9;
+        UPDATE blocks SET in_best_chain = false WHERE height = 150;
+        INSERT INTO conflicts (transfer_id, tx_hash, network, block_hash) VALUES
+            ('trf-10003', 'tx', 'net-1', 'block-9'),
+            ('trf-10006', 'tx', 'net-1', 'block-150');
+        ANALYZE""")
+    # Held by the best chain; by a block that left it; nowhere; nowhere and ruled out; ruled out by a block that left;
+    # on another network. Those of network 1 are 1, 4, 7, ….
+    held, left, lost, ruled, spared, foreign = 7000, 7501, 10012, 10003, 10006, 10001
+    asked = [f"spend-{n}" for n in (held, left, lost, ruled, spared, foreign)]
+    statement = load("intake")._statements["open_spends"]
+    given = {"network": "net-1", "spend_keys": asked}
+    arguments = [given[parameter] for parameter in statement.parameters]
+    answered = await filled.fetch(statement.sql, *arguments)
+    assert {row["id"] for row in answered} == {f"trf-{n}" for n in (left, lost, spared)}
+    rows = await filled.fetch(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement.sql}", *arguments)
+    (plan,) = json.loads(rows[0][0])
+    assert plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"] < 30 * len(asked)
 
 
 async def test_a_sequential_scan_would_be_noticed(filled: Connection) -> None:

@@ -71,10 +71,11 @@ async def apply_step(ctx: Context, network: Network, step: Step) -> StepResult:
         if row is None or row["halted_at"] is not None or row["cursor_hash"] != _hash(step.expected):
             raise StaleWrite("The cursor is not where it was expected.", object_id=network.name)
         touched: set[str] = set()
-        candidates: list[Record] = []
         if step.ancestor is not None:
-            candidates, touched = await _disconnect(connection, network, step.ancestor, ctx.now())
-        candidates += await SQL.open_spends.all(connection, network=network.name)
+            touched = await _disconnect(connection, network, step.ancestor, ctx.now())
+        # After the old branch went, so that what only that held counts as without a place; before the new one comes.
+        used = {spend_key for block in step.blocks for spend_key in block.spends}
+        candidates = await SQL.open_spends.all(connection, network=network.name, spend_keys=list(used))
         matched = 0
         for block in step.blocks:
             found = await _connect(connection, ctx, network, block)
@@ -97,17 +98,15 @@ def _hash(block: BlockRef | None) -> str | None:
     return None if block is None else block.hash
 
 
-async def _disconnect(
-    connection: Connection, network: Network, ancestor: BlockRef, at: datetime
-) -> tuple[list[Record], set[str]]:
-    """Take our blocks above the ancestor out of the best chain; answer the transfers they held, and their invoices."""
+async def _disconnect(connection: Connection, network: Network, ancestor: BlockRef, at: datetime) -> set[str]:
+    """Take our blocks above the ancestor out of the best chain; answer the invoices of what they held or ruled out."""
     gone = await network_store.SQL.disconnect_above.all(
         connection, network=network.name, height=ancestor.height
     )
     hashes = [row["hash"] for row in gone]
     await BALANCES.recheck.run(connection, network=network.name, hashes=hashes, at=at)
     held = await SQL.touched_by_blocks.all(connection, network=network.name, hashes=hashes)
-    return held, {row["invoice_id"] for row in held} | await outgoing_in(connection, network, hashes)
+    return {row["invoice_id"] for row in held} | await outgoing_in(connection, network, hashes)
 
 
 async def _connect(connection: Connection, ctx: Context, network: Network, block: Block) -> list[str]:
@@ -245,7 +244,7 @@ async def _internals(
 async def _record_conflicts(
     connection: Connection, network: Network, block: Block, candidates: Iterable[Record]
 ) -> set[str]:
-    """Transfers without a place, or only sighted, whose spend key this block used up otherwise; answer their invoices.
+    """Transfers without a place whose spend key this block used up otherwise; answer their invoices.
 
     The same transaction mined again counts as a conflict with itself where it no longer makes the transfer: it failed
     this time, or took another path, or moved another amount.

@@ -46,18 +46,18 @@ CROSS JOIN LATERAL (
 ON CONFLICT (transfer_id, block_hash) DO NOTHING;
 
 -- name: open_spends
--- Transfers of this network that stand in no block of the best chain now: the only ones a conflict can replace. They are
--- few and found by partial indexes; each is then looked up by its key. Written so that no plan reads all payments. A
--- sighting that a rule counts at once makes its payment confirmed, so it is not found by its status.
-WITH open AS MATERIALIZED (
-    SELECT p.transfer_id FROM payments AS p WHERE p.status IN ('orphaned', 'detected')
-    UNION
-    SELECT s.transfer_id FROM sightings AS s WHERE s.network = :network AND s.gone_at IS NULL
-)
+-- Transfers that need what these blocks used up and stand nowhere in the best chain now: the only ones a
+-- conflict can replace. What lost its place for good stays stored for ever and costs nothing here: one index
+-- look-up for each key used. Written so that no plan reads all transfers, or all their places, at once.
 SELECT t.id, t.invoice_id, t.tx_hash, t.channel, t.ordinal, t.spend_key, t.recipient, t.contract, t.amount
-FROM open AS o
-CROSS JOIN LATERAL (SELECT * FROM transfers AS f WHERE f.id = o.transfer_id OFFSET 0) AS t
-WHERE t.network = :network;
+FROM unnest(:spend_keys::text[]) AS g(spend_key)
+CROSS JOIN LATERAL (
+    SELECT * FROM transfers AS f WHERE f.network = :network AND f.spend_key = g.spend_key OFFSET 0
+) AS t
+WHERE NOT EXISTS (SELECT 1 FROM anchors AS n JOIN blocks AS b ON b.network = n.network AND b.hash = n.block_hash
+                  WHERE n.transfer_id = t.id AND b.in_best_chain OFFSET 0)
+  AND NOT EXISTS (SELECT 1 FROM conflicts AS c JOIN blocks AS b ON b.network = c.network AND b.hash = c.block_hash
+                  WHERE c.transfer_id = t.id AND b.in_best_chain OFFSET 0);
 
 -- name: insert_conflicts!
 -- Transactions of this block that used up what those transfers needed.
@@ -73,12 +73,12 @@ FROM anchors AS n JOIN transfers AS t ON t.id = n.transfer_id
 WHERE n.network = :network AND n.block_hash = :hash;
 
 -- name: touched_by_blocks
--- Transfers whose place or conflict is in one of these blocks, with what would replace them.
-SELECT t.id, t.invoice_id, t.tx_hash, t.channel, t.ordinal, t.spend_key, t.recipient, t.contract, t.amount
+-- Invoices with a transfer whose place or conflict is in one of these blocks.
+SELECT t.invoice_id
 FROM anchors AS n JOIN transfers AS t ON t.id = n.transfer_id
 WHERE n.network = :network AND n.block_hash = ANY(:hashes::text[])
 UNION
-SELECT t.id, t.invoice_id, t.tx_hash, t.channel, t.ordinal, t.spend_key, t.recipient, t.contract, t.amount
+SELECT t.invoice_id
 FROM conflicts AS c JOIN transfers AS t ON t.id = c.transfer_id
 WHERE c.network = :network AND c.block_hash = ANY(:hashes::text[]);
 
