@@ -336,6 +336,7 @@ PER_BLOCK: list[tuple[str, str, dict[str, Any], set[str]]] = [
         {"network": "net-1", "spend_keys": [f"spend-{n}" for n in range(200)]},
         {"transfers", "anchors", "conflicts", "blocks"},
     ),
+    ("sightings", "interest", {"network": "net-1", "row_count": 200}, {"wakeups", "sightings", "transfers"}),
     (
         "intake",
         "touched_by_blocks",

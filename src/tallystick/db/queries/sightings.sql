@@ -2,8 +2,10 @@
 
 -- name: interest^
 -- Whether a window is open on this network, so that somebody may pay; and some of the transactions that are sighted now,
--- others each time, to be asked about.
-SELECT EXISTS (SELECT 1 FROM wakeups AS w WHERE w.network = :network AND w.marker = 'time') AS awaited,
+-- others each time, to be asked about. The window that ends first, in the index's order: without an order, a plan made for
+-- any network reads windows of all networks until it meets one of this.
+SELECT (SELECT w.position FROM wakeups AS w WHERE w.network = :network AND w.marker = 'time'
+        ORDER BY w.position LIMIT 1) IS NOT NULL AS awaited,
        ARRAY(SELECT t.tx_hash
              FROM sightings AS s JOIN transfers AS t ON t.id = s.transfer_id
              WHERE s.network = :network AND s.gone_at IS NULL
