@@ -12,7 +12,12 @@ import pytest
 
 from tallystick.core.cases import Resolution
 from tallystick.core.errors import InvalidInput
+from tallystick.services import objects
 from tallystick.services.balances import check_invoices
+from tallystick.services.context import Actor, ActorType
+from tallystick.services.exceptions import RefundWish
+from tallystick.services.refund_decisions import approve_refund
+from tallystick.services.refunds import get_refund
 from tests.support.anvil import start_anvil, unique_chain_id
 from tests.support.cases import (
     WEI,
@@ -23,7 +28,7 @@ from tests.support.cases import (
     kinds,
     mine,
 )
-from tests.support.evm import Chain
+from tests.support.evm import Chain, address_of
 from tests.support.stand import ACTOR, Clock, Stand, address_in, evm_network, open_stand, units
 
 R = Resolution
@@ -143,6 +148,36 @@ async def test_the_wrong_network_is_confirmed_by_its_own_requirement(
             assert (shown.confirmations, shown.confirmations_required) == (blocks, 3)
             assert (shown.status, seen.status) == (payment, status)
             await mine(shop, other, 2)
+
+
+async def test_what_goes_back_on_the_wrong_network_is_confirmed_by_it_too(
+    database_url: str, chain: Chain, other: Chain, clock: Clock
+) -> None:
+    """Three blocks of the network that it is paid on, not the one block that the option asked of another.
+
+    Planted bug: the refund is judged by the option's requirement, and is completed with the first block.
+    """
+    networks = (
+        (evm_network("local", chain.chain_id, confirmations=1), chain.url),
+        (evm_network("other", other.chain_id, confirmations=3), other.url),
+    )
+    async with open_stand(database_url, *networks, clock=clock) as shop:
+        invoice = await shop.create("25.00", ("ETH", "local"))
+        await other.send_native(address_in(invoice), WEI)
+        await mine(shop, other, 3)
+        wish = RefundWish(address=address_of(7))
+        made = (await decide(shop, invoice, R.REFUND, refund=wish)).refund
+        assert isinstance(made, objects.Refund)
+        assert (made.network, made.confirmations_required) == ("other", 3)
+        async with shop.ctx.database.transaction() as connection:
+            second = Actor(ActorType.MERCHANT, "key_second")
+            await approve_refund(connection, shop.ctx, shop.merchant_id, second, made.id, "looks right")
+        await other.send_native(address_of(7), WEI)
+        for blocks, status in ((1, "confirming"), (2, "completed")):
+            await mine(shop, other, blocks)
+            async with shop.ctx.database.connection() as connection:
+                seen = await get_refund(connection, shop.ctx, shop.merchant_id, made.id)
+            assert (seen.status, seen.confirmations_required) == (status, 3)
 
 
 @pytest.mark.parametrize("action", [R.ACCEPT, R.ATTACH])

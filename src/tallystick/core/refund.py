@@ -119,7 +119,7 @@ class RefundFact:
     `status` is the stored one: it carries the decisions of people. `amount` is what it takes from what was received, in
     base units of `asset`. `transfer_ids` are the incoming transfers it gives back in full, if it does; with `withdraws`
     they stop paying the invoice as soon as the refund is approved, else when it is completed. `anchors` are the blocks
-    that held the outgoing transfer.
+    that held the outgoing transfer. `option_id` is the option that the money came to.
     """
 
     id: str
@@ -131,6 +131,7 @@ class RefundFact:
     withdraws: bool = False
     anchors: tuple[Anchor, ...] = ()
     fee_amount: int = 0  # base units of `amount` that are kept back for the network's fee
+    option_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ from tallystick.core.invoice import (
     Status,
     Tolerance,
     TransferFact,
+    required_of,
 )
 from tallystick.core.money import Asset, Price
 from tallystick.core.refund import RefundFact, RefundStatus
@@ -138,7 +139,15 @@ class StoredInvoice:
         """What is known, for the assessment."""
         relevant = {name: view for name, view in views.items() if name in self.networks}
         transfers = tuple(transfer.fact for transfer in self.transfers)
-        return Facts(transfers, self.decisions, relevant, self.refunds)
+        refunds = tuple(self._required(refund, relevant) for refund in self.refunds)
+        return Facts(transfers, self.decisions, relevant, refunds)
+
+    def _required(self, refund: RefundFact, views: dict[str, NetworkView]) -> RefundFact:
+        """The refund, by the requirement of the network that it is paid on."""
+        if refund.option_id is None:
+            return refund
+        option = self.terms.option(refund.option_id)
+        return replace(refund, requirement=required_of(option, refund.asset.network, views))
 
 
 async def networks_of(connection: Connection, ids: Sequence[str]) -> list[str]:
@@ -243,6 +252,7 @@ def _refund(row: dict[str, Any]) -> RefundFact:
         transfer_ids=frozenset(row["transfer_ids"]),
         withdraws=row["withdraws"],
         fee_amount=row["fee_amount"],
+        option_id=row["option_id"],
         anchors=tuple(
             Anchor(
                 BlockRef(one["hash"], one["height"]),

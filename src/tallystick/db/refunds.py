@@ -69,7 +69,8 @@ class StoredRefund:
     problem: str | None = None
     chain_tx_hash: str | None = None
     confirmations: int = 0
-    confirmations_required: int | None = None
+    confirmations_required: int | None = None  # by the option that the money came to
+    option_network: str | None = None  # that option's network
     halted: bool = False
 
     @property
@@ -134,6 +135,7 @@ def _refund(row: Record) -> StoredRefund:
         chain_tx_hash=row["chain_tx_hash"],
         confirmations=row["confirmations"],
         confirmations_required=row["confirmations_required"] if row["finality"] == "depth" else None,
+        option_network=row["option_network"],
         halted=row["halted"],
     )
 

@@ -232,7 +232,7 @@ def refund_object(ctx: Context, refund: StoredRefund, *, claim_url: str | None =
         payment_request=_payment_request(ctx, refund),
         tx_hash=refund.chain_tx_hash or refund.tx_hash,
         confirmations=refund.confirmations,
-        confirmations_required=refund.confirmations_required,
+        confirmations_required=_depth_shown(ctx, refund),
         problem=refund.problem,
         next_action=next_action(refund),
         claim_expires_at=refund.claim_expires_at if refund.address is None else None,
@@ -268,6 +268,14 @@ def _payment_request(ctx: Context, refund: StoredRefund) -> objects.PaymentReque
             network, refund.asset, refund.address, refund.amount_sent
         ),
     )
+
+
+def _depth_shown(ctx: Context, refund: StoredRefund) -> int | None:
+    """Confirmations that it needs: on another network than its option's, that network's own (`required_of`)."""
+    network = ctx.networks.get(refund.asset.network)
+    if network is None or refund.option_network in (None, network.name):
+        return refund.confirmations_required
+    return network.requirement.confirmations if network.requirement.finality is Finality.DEPTH else None
 
 
 def required_depth(invoice: StoredInvoice, option_id: str) -> int | None:

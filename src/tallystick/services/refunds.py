@@ -284,6 +284,7 @@ def _new_refund(
         address_source=AddressSource.MERCHANT if address is not None else None,
         address_at=now if address is not None else None,
         confirmations_required=required_depth(invoice, found.option_id),
+        option_network=invoice.terms.option(found.option_id).asset.network,
     )
 
 

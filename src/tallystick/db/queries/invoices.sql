@@ -64,7 +64,7 @@ SELECT i.id,
     (SELECT json_agg(json_build_object(
         'id', r.id, 'status', r.status, 'network', r.network, 'symbol', r.asset_symbol, 'decimals', r.asset_decimals,
         'contract', r.contract, 'amount', r.amount, 'fee_amount', r.fee_amount, 'transfer_ids', r.transfer_ids, 'withdraws', r.withdraws,
-        'finality', o.finality, 'confirmations', o.confirmations_required,
+        'option_id', r.option_id, 'finality', o.finality, 'confirmations', o.confirmations_required,
         'anchors', (
             SELECT json_agg(json_build_object('hash', b.hash, 'height', b.height, 'time', b.time,
                                               'in_best_chain', b.in_best_chain) ORDER BY b.height, b.hash)

@@ -33,7 +33,7 @@ SELECT * FROM refund_transitions WHERE refund_id = :refund_id ORDER BY sequence;
 -- name: read_refunds
 -- Refunds by id, each with its option's requirement, whether its network is halted, and the outgoing transfer that stands
 -- in the best chain now.
-SELECT r.*, o.finality, o.confirmations_required, n.family, n.halted_at IS NOT NULL AS halted,
+SELECT r.*, o.network AS option_network, o.finality, o.confirmations_required, n.family, n.halted_at IS NOT NULL AS halted,
     g.tx_hash AS chain_tx_hash,
     CASE WHEN g.height IS NULL THEN 0 ELSE greatest(0, n.cursor_height - g.height + 1) END AS confirmations
 FROM refunds AS r
