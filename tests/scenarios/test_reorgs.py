@@ -79,7 +79,8 @@ async def test_mined_again_elsewhere_is_one_credit_whose_confirmations_restart(
 async def test_replaced_by_another_transaction_of_the_same_nonce(stand: Stand, chain: Chain) -> None:
     """The payment can never return: it is `replaced`, and evidence names what took its place (F-CHAIN 3).
 
-    Bug planted: conflicts not recorded; the payment stays orphaned.
+    Bugs planted: conflicts not recorded; the payments they can replace looked up before the old branch is taken out.
+    Both times the payment stays orphaned.
     """
     invoice, sent = await pay(stand, chain)
     thief = await chain.replacement(sent, to=address_of(7), value=1)
