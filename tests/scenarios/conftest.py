@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.anvil import Anvil
+from tests.support.anvil import Anvil, start_anvil, unique_chain_id
 from tests.support.evm import Chain
 from tests.support.stand import Clock, Stand, evm_network, open_stand
 
@@ -44,4 +44,24 @@ async def timed(database_url: str, chain: Chain, token: str, clock: Clock) -> As
     """The same shop with a clock that stands, so that deadlines are whole seconds. One confirmation is enough."""
     network = evm_network("local", chain.chain_id, token=token, confirmations=1)
     async with open_stand(database_url, (network, chain.url), clock=clock) as shop:
+        yield shop
+
+
+@pytest.fixture
+async def other() -> AsyncIterator[Chain]:
+    """A second chain."""
+    async with start_anvil(chain_id=unique_chain_id()) as node, Chain(node.url, node.chain_id) as helper:
+        yield helper
+
+
+@pytest.fixture
+async def two(
+    database_url: str, chain: Chain, other: Chain, token: str, clock: Clock
+) -> AsyncIterator[Stand]:
+    """A shop on two networks, one confirmation each, with a clock that stands."""
+    networks = (
+        (evm_network("local", chain.chain_id, token=token, confirmations=1), chain.url),
+        (evm_network("other", other.chain_id, confirmations=1), other.url),
+    )
+    async with open_stand(database_url, *networks, clock=clock) as shop:
         yield shop

@@ -6,7 +6,6 @@ as long as its reason is there and nobody has decided about it. The shop's invar
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,6 @@ from tallystick.services.merchants import create_merchant
 from tallystick.services.networks import resume
 from tallystick.services.refund_decisions import reject_refund
 from tallystick.services.refunds import NewRefund, create_refund
-from tests.support.anvil import start_anvil, unique_chain_id
 from tests.support.cases import (
     WEI,
     WINDOW,
@@ -44,26 +42,6 @@ from tests.support.evm import Chain, address_of
 from tests.support.stand import ACTOR, Clock, Stand, address_in, evm_network, open_stand
 
 R = Resolution
-
-
-@pytest.fixture
-async def other() -> AsyncIterator[Chain]:
-    """A second chain."""
-    async with start_anvil(chain_id=unique_chain_id()) as node, Chain(node.url, node.chain_id) as helper:
-        yield helper
-
-
-@pytest.fixture
-async def two(
-    database_url: str, chain: Chain, other: Chain, token: str, clock: Clock
-) -> AsyncIterator[Stand]:
-    """A shop on two networks, one confirmation each, with a clock that stands."""
-    networks = (
-        (evm_network("local", chain.chain_id, token=token, confirmations=1), chain.url),
-        (evm_network("other", other.chain_id, confirmations=1), other.url),
-    )
-    async with open_stand(database_url, *networks, clock=clock) as shop:
-        yield shop
 
 
 # Underpaid ------------------------------------------------------------------------------------------------------------

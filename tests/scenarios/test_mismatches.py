@@ -5,7 +5,6 @@ Cites R-EXC 1-2, R-CHAIN 8, F-TOKEN 2-4. Each is a case for a person, and whatev
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -18,7 +17,6 @@ from tallystick.services.context import Actor, ActorType
 from tallystick.services.exceptions import RefundWish
 from tallystick.services.refund_decisions import approve_refund
 from tallystick.services.refunds import get_refund
-from tests.support.anvil import start_anvil, unique_chain_id
 from tests.support.cases import (
     WEI,
     WINDOW,
@@ -32,26 +30,6 @@ from tests.support.evm import Chain, address_of
 from tests.support.stand import ACTOR, Clock, Stand, address_in, evm_network, open_stand, units
 
 R = Resolution
-
-
-@pytest.fixture
-async def other() -> AsyncIterator[Chain]:
-    """A second chain."""
-    async with start_anvil(chain_id=unique_chain_id()) as node, Chain(node.url, node.chain_id) as helper:
-        yield helper
-
-
-@pytest.fixture
-async def two(
-    database_url: str, chain: Chain, other: Chain, token: str, clock: Clock
-) -> AsyncIterator[Stand]:
-    """A shop on two networks, one confirmation each, with a clock that stands."""
-    networks = (
-        (evm_network("local", chain.chain_id, token=token, confirmations=1), chain.url),
-        (evm_network("other", other.chain_id, confirmations=1), other.url),
-    )
-    async with open_stand(database_url, *networks, clock=clock) as shop:
-        yield shop
 
 
 # What was not asked for -----------------------------------------------------------------------------------------------

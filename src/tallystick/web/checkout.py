@@ -18,12 +18,11 @@ Must not: show anything that is not in `services.checkout_view.CustomerView`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from types import SimpleNamespace
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote, urlsplit
 
 import structlog
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Template
 from litestar import MediaType, Request, Response, Router, get, post
 from litestar.di import NamedDependency, Provide
 from litestar.exceptions import HTTPException
@@ -50,6 +49,7 @@ from tallystick.services.invoices import activate_option
 from tallystick.web import assets
 from tallystick.web.qr import qr_svg
 from tallystick.web.stream import DATABASE_TROUBLE, InvoiceHub
+from tallystick.web.templating import page_environment
 
 log = structlog.get_logger(__name__)
 
@@ -78,16 +78,7 @@ class Site:
         self.ctx = ctx
         self.hub = hub
         self.origin = origin_of(ctx.public_url)
-        environment = Environment(
-            loader=PackageLoader("tallystick.web"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,
-        )
-        paths = {name: asset.path for name, asset in assets.assets().items()}
-        environment.globals.update(asset=paths, t=SimpleNamespace(**texts.LABELS))
+        environment = page_environment(texts.LABELS)
         self.page: Template = environment.get_template("checkout.html")
         self.message: Template = environment.get_template("message.html")
 

@@ -15,12 +15,11 @@ Must not: decide anything about a refund, or show what is not in `services.claim
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote
 
 import structlog
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Template
 from litestar import MediaType, Request, Response, Router, get, post
 from litestar.di import NamedDependency, Provide
 from litestar.enums import RequestEncodingType
@@ -48,9 +47,9 @@ from tallystick.services.claiming import (
     consider_address,
 )
 from tallystick.services.context import Context
-from tallystick.web import assets
 from tallystick.web.checkout import PAGE_HEADERS, CrossSite, is_same_site, origin_of
 from tallystick.web.stream import DATABASE_TROUBLE
+from tallystick.web.templating import page_environment
 
 log = structlog.get_logger(__name__)
 
@@ -74,16 +73,7 @@ class Desk:
         self.ctx = ctx
         self._count = count
         self.origin = origin_of(ctx.public_url)
-        environment = Environment(
-            loader=PackageLoader("tallystick.web"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,
-        )
-        paths = {name: asset.path for name, asset in assets.assets().items()}
-        environment.globals.update(asset=paths, t=SimpleNamespace(**texts.LABELS))
+        environment = page_environment(texts.LABELS)
         self.page: Template = environment.get_template("claim.html")
         self.message: Template = environment.get_template("message.html")
 
