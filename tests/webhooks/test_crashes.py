@@ -16,7 +16,7 @@ from tallystick.db.webhooks import ClaimedDelivery
 from tallystick.services import delivering as services
 from tallystick.services import webhooks
 from tallystick.services.delivering import Attempted
-from tallystick.workers import deliver
+from tallystick.workers import courier
 from tallystick.workers.deliver import Deliverer, DelivererOptions
 from tallystick.workers.webhook_sender import Sender
 from tests.support.receiver import Received, Receiver, answering
@@ -61,7 +61,7 @@ def plant_while_the_receiver_works(patch: pytest.MonkeyPatch, point: Planted, re
 
 
 def plant_before_recording(patch: pytest.MonkeyPatch, point: Planted, _receiver: Receiver) -> None:
-    patch.setattr(deliver, "record_attempts", point.stop_here)
+    patch.setattr(courier, "record_attempts", point.stop_here)
 
 
 def plant_before_the_record_commits(patch: pytest.MonkeyPatch, point: Planted, _receiver: Receiver) -> None:
@@ -71,7 +71,7 @@ def plant_before_the_record_commits(patch: pytest.MonkeyPatch, point: Planted, _
         await record(*arguments)
         await point.stop_here()
 
-    patch.setattr(deliver, "record_attempts", record_and_stop)
+    patch.setattr(courier, "record_attempts", record_and_stop)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ Must not: keep keys (only their hashes), or answer differently for "unknown" and
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -53,7 +52,7 @@ class KeyRing:
             self.anonymous.count(client)
             raise Unauthenticated("The Authorization header does not hold a key of the form ts_….")
         digest = merchants.hash_key(key)
-        now = time.monotonic()
+        now = self.ctx.monotonic()
         known = self._known.get(digest)
         if known is None or known[0] < now:
             self.anonymous.count(client)

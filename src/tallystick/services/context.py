@@ -7,6 +7,7 @@ Must not: hold state that matters after a restart.
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -46,7 +47,10 @@ def system_clock() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Everything a use case needs besides its arguments. `public_url` has no trailing slash."""
+    """Everything a use case needs besides its arguments. `public_url` has no trailing slash.
+
+    `clock` tells the date and may be set back; `monotonic` only grows, in seconds from an arbitrary start: for pauses.
+    """
 
     database: Database
     networks: Mapping[str, Network]
@@ -54,6 +58,7 @@ class Context:
     public_url: str
     allow_private_targets: bool = False
     clock: Callable[[], datetime] = field(default=system_clock)
+    monotonic: Callable[[], float] = field(default=time.monotonic)
     entropy: Callable[[int], bytes] = field(default=secrets.token_bytes)
 
     def now(self) -> datetime:

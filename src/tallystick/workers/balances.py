@@ -9,7 +9,6 @@ side. Must not: decide what a balance means (`services.balances`), or hold up an
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
@@ -74,8 +73,8 @@ class BalanceChecker:
         addresses = [row["address"] for row in rows]
         for start in range(0, len(addresses), BATCH_ADDRESSES):
             if not await self._look(addresses[start : start + BATCH_ADDRESSES]):
-                since = self._failing_since or time.monotonic()
-                return time.monotonic() - since >= HOLD_SECONDS_MAX
+                since = self._failing_since or self._ctx.monotonic()
+                return self._ctx.monotonic() - since >= HOLD_SECONDS_MAX
         return True
 
     async def _look(self, addresses: Sequence[str]) -> bool:
@@ -90,7 +89,7 @@ class BalanceChecker:
                 )
         except (SourceError, StaleWrite, TimeoutError) as error:
             if self._failing_since is None:
-                self._failing_since = time.monotonic()
+                self._failing_since = self._ctx.monotonic()
             log.warning(
                 "balances.not_read",
                 network=self._network.name,

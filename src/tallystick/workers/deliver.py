@@ -33,21 +33,16 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from tallystick.core.webhook import Answer
-from tallystick.db.webhooks import ClaimedDelivery, backlog
+from tallystick.db.webhooks import ClaimedDelivery
 from tallystick.observability import show_deliveries
 from tallystick.services.context import Context
 from tallystick.services.delivering import (
     LEASE,
-    UNDELIVERABLE_BATCH_MAX,
     Attempted,
     Disabled,
-    claim_deliveries,
-    fail_undeliverable,
-    record_attempts,
-    release_deliveries,
 )
 from tallystick.services.events import DELIVERIES_CHANNEL
+from tallystick.workers.courier import Courier, Sends
 from tallystick.workers.lanes import Lanes
 from tallystick.workers.webhook_sender import ATTEMPT_SECONDS_MAX, Sender
 
@@ -119,7 +114,6 @@ class Deliverer:
 
         Raises when the database stays away; run again, it continues where the database says.
         """
-        run = _Run(self._ctx, self._options, self._wake, self._on_disabled)
         async with Sender(
             self._ctx,
             connections_max=self._options.in_flight_max,
@@ -127,8 +121,9 @@ class Deliverer:
             resolver=self._options.resolver,
             tls=self._options.tls,
         ) as sender:
+            run = _Run(self._ctx, self._options, self._wake, self._on_disabled, sender)
             try:
-                await run.until(stop, sender)
+                await run.until(stop)
             except ExceptionGroup as group:
                 raise group.exceptions[
                     0
@@ -136,7 +131,7 @@ class Deliverer:
 
 
 class _Run:
-    """What one run of a deliverer knows: its lanes, tasks and outcomes. Forgotten at its end."""
+    """What one run of a deliverer knows: its courier, tasks and outcomes. Forgotten at its end."""
 
     def __init__(
         self,
@@ -144,20 +139,25 @@ class _Run:
         options: DelivererOptions,
         wake: asyncio.Event,
         on_disabled: Callable[[Disabled], None] | None,
+        sender: Sends,
     ) -> None:
         self._ctx = ctx
         self._options = options
         self._wake = wake
         self._on_disabled = on_disabled
-        self._lanes = Lanes(in_flight_max=options.in_flight_max, per_endpoint_max=options.per_endpoint_max)
+        self._clock = asyncio.get_running_loop().time
+        self._courier = Courier(
+            ctx,
+            sender,
+            Lanes(in_flight_max=options.in_flight_max, per_endpoint_max=options.per_endpoint_max),
+            lease=options.lease,
+            monotonic=self._clock,
+        )
         self._sending: dict[asyncio.Task[None], ClaimedDelivery] = {}
         self._outcomes: asyncio.Queue[Attempted] = asyncio.Queue()
-        # The last endpoint served, among those that work and among those that fail; claims go round from there.
-        self._position = {False: "", True: ""}
         self._failing_claim_at = 0.0
-        self._clock = asyncio.get_running_loop().time
 
-    async def until(self, stop: asyncio.Event, sender: Sender) -> None:
+    async def until(self, stop: asyncio.Event) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 helpers = [
@@ -168,7 +168,7 @@ class _Run:
                 ]
                 while not stop.is_set():
                     await self._wait_for_work()
-                    if not stop.is_set() and await self._claim_and_send(sender):
+                    if not stop.is_set() and await self._claim_and_send():
                         await asyncio.sleep(GATHER_SECONDS)
                 await self._finish()
                 for helper in helpers:
@@ -190,74 +190,38 @@ class _Run:
         await stop.wait()
         self._wake.set()
 
-    async def _claim_and_send(self, sender: Sender) -> int:
+    async def _claim_and_send(self) -> int:
         """Claim what there is room for and start sending it. Answers how many for endpoints that work."""
-        count = await self._go_round(sender, failing=False)
+        count = await self._go_round(failing=False)
         if self._clock() >= self._failing_claim_at:
             self._failing_claim_at = self._clock() + FAILING_CLAIM_SECONDS
-            await self._go_round(sender, failing=True)
+            await self._go_round(failing=True)
         return count
 
-    async def _go_round(self, sender: Sender, *, failing: bool) -> int:
+    async def _go_round(self, *, failing: bool) -> int:
         """Claim round the endpoints once, or until all places are taken."""
-        went_round = self._position[failing] == ""
+        went_round = self._courier.at_start(failing=failing)
         count = 0
-        while (limit := self._lanes.slow_free if failing else self._lanes.free) > 0:
-            claimed = await self._with_patience(partial(self._claim, limit, failing=failing))
+        while self._courier.free(failing=failing) > 0:
+            claimed, more = await self._with_patience(partial(self._courier.claim, failing=failing))
             for delivery in claimed:
-                self._lanes.enter(delivery.endpoint_id, failing=failing)
-                task = asyncio.create_task(self._attempt(sender, delivery))
+                task = asyncio.create_task(self._attempt(delivery))
                 self._sending[task] = delivery
                 task.add_done_callback(self._forget)
             count += len(claimed)
-            if len(claimed) == limit:
-                self._position[failing] = claimed[-1].endpoint_id
-                break
-            self._position[failing] = ""
-            if went_round:
+            if more or went_round:
                 break
             went_round = True
         return count
 
-    async def _claim(self, limit: int, *, failing: bool) -> list[ClaimedDelivery]:
-        rooms = self._lanes.rooms(self._clock())
-        if failing:
-            rooms = {endpoint: min(1, room) for endpoint, room in rooms.items()}
-        async with self._ctx.database.transaction() as connection:
-            return await claim_deliveries(
-                connection,
-                self._ctx,
-                after=self._position[failing],
-                rooms=rooms,
-                room=1 if failing else self._lanes.room_first,
-                failing=failing,
-                limit=limit,
-                lease=self._options.lease,
-            )
-
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._sending.pop(task, None)
 
-    async def _attempt(self, sender: Sender, delivery: ClaimedDelivery) -> None:
-        begun_at, begun = self._ctx.now(), self._clock()
-        answer = Answer(None, "The attempt was broken off.")
+    async def _attempt(self, delivery: ClaimedDelivery) -> None:
         try:
-            answer = await sender.send(delivery)
-        except Exception as error:  # a defect met by one delivery must not stop the others
-            log.exception("delivery.defect", delivery_id=delivery.id, problem=type(error).__name__)
-            answer = Answer(None, f"An error in Tallystick stopped the attempt ({type(error).__name__}).")
+            self._outcomes.put_nowait(await self._courier.attempt(delivery))
         finally:
-            now = self._clock()
-            self._lanes.leave(
-                delivery.endpoint_id,
-                now,
-                accepted=answer.accepted,
-                seconds=now - begun,
-                hold_seconds=float(answer.retry_after_seconds or 0),
-            )
-        duration_ms = int((now - begun) * 1000)
-        self._outcomes.put_nowait(Attempted(delivery, begun_at, duration_ms, answer))
-        self._wake.set()  # there is room again
+            self._wake.set()  # there is room again
 
     async def _record_for_ever(self) -> None:
         while True:
@@ -265,16 +229,12 @@ class _Run:
             await asyncio.sleep(GATHER_SECONDS)
             while len(batch) < RECORD_BATCH_MAX and not self._outcomes.empty():
                 batch.append(self._outcomes.get_nowait())
-            for disabled in await self._with_patience(partial(self._record, batch)):
+            for disabled in await self._with_patience(partial(self._courier.record, batch)):
                 log.warning("endpoint.disabled", endpoint_id=disabled.endpoint_id, reason=disabled.reason)
                 if self._on_disabled is not None:
                     self._on_disabled(disabled)
             for _ in batch:
                 self._outcomes.task_done()
-
-    async def _record(self, batch: list[Attempted]) -> list[Disabled]:
-        async with self._ctx.database.transaction() as connection:
-            return await record_attempts(connection, self._ctx, batch)
 
     async def _finish(self) -> None:
         """Wait for what is in flight, record what ended, give back what did not."""
@@ -286,8 +246,7 @@ class _Run:
         await asyncio.gather(*unfinished, return_exceptions=True)
         await self._outcomes.join()
         if unfinished:
-            async with self._ctx.database.transaction() as connection:
-                await release_deliveries(connection, self._ctx, list(unfinished.values()))
+            await self._courier.release(list(unfinished.values()))
 
     async def _listen_for_ever(self) -> None:
         """Be woken when deliveries are created. Polling works without it, only later."""
@@ -326,13 +285,7 @@ class _Run:
 
     async def _keep_house(self) -> None:
         """Fail what nobody will send any more, and publish how much waits."""
-        while True:
-            async with self._ctx.database.transaction() as connection:
-                failed = await fail_undeliverable(connection, self._ctx)
-            if failed < UNDELIVERABLE_BATCH_MAX:
-                break
-        async with self._ctx.database.connection() as reading:
-            waiting = await backlog(reading, count_max=BACKLOG_COUNT_MAX)
+        waiting = await self._courier.keep_house(count_max=BACKLOG_COUNT_MAX)
         show_deliveries(waiting.pending, waiting.oldest_due_at, self._ctx.now())
 
     async def _with_patience(self, work: Callable[[], Awaitable[T]]) -> T:

@@ -88,7 +88,7 @@ class Follower:
         self._checked_identity = False
         self._traced = True
         self._blocks_since_prune = 0
-        self._mempool_rests_until = 0.0
+        self._mempool_rests_until = float("-inf")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Follow while holding the network's lock; wait as a standby while another process holds it."""
@@ -127,7 +127,7 @@ class Follower:
             wait=wait_exponential_jitter(multiplier=0.2, max=self._options.retry_seconds_max, jitter=0.2),
             stop=stop_when_event_set(stop),  # type: ignore[arg-type]  # asyncio's event answers is_set(), too
             sleep=pause,
-            before_sleep=self._note_trouble,
+            before_sleep=self._note_before_pause,
             retry_error_callback=lambda _state: False,
         )
         while not stop.is_set():
@@ -166,7 +166,7 @@ class Follower:
 
     async def _look_at_mempool(self) -> None:
         """See what is outside any block, once all blocks are read. A hint: its trouble is nobody's but its own."""
-        if asyncio.get_running_loop().time() < self._mempool_rests_until:
+        if self._ctx.monotonic() < self._mempool_rests_until:
             return
         try:
             async with self._ctx.database.connection() as connection:
@@ -188,7 +188,7 @@ class Follower:
             log.info("mempool.changed", network=self._network.name, seen=result.seen, gone=result.gone)
 
     def _rest_from_mempool(self) -> None:
-        self._mempool_rests_until = asyncio.get_running_loop().time() + MEMPOOL_REST_SECONDS
+        self._mempool_rests_until = self._ctx.monotonic() + MEMPOOL_REST_SECONDS
 
     async def _check_identity(self) -> None:
         identity = await self.source.identity()
@@ -396,13 +396,17 @@ class Follower:
         async with self._ctx.database.connection() as connection:
             await network_service.record_status(connection, self._network.name, status, problem)
 
-    async def _note_trouble(self, state: RetryCallState) -> None:
-        """Between attempts: say what is wrong where operators look, and halt where only a person may decide."""
+    async def _note_before_pause(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None
+        await self.note_trouble(error, state.attempt_number)
+
+    async def note_trouble(self, error: BaseException | None, attempt: int) -> None:
+        """After a failed `poll`: say what is wrong where operators look, and halt where only a person may decide.
+
+        `attempt` counts failures in a row, from 1: a node that is silent once is not worth a word.
+        """
         self._checked_identity = False  # a node that failed may come back as another chain
-        log.warning(
-            "network.trouble", network=self._network.name, problem=str(error), attempt=state.attempt_number
-        )
+        log.warning("network.trouble", network=self._network.name, problem=str(error), attempt=attempt)
         async with self._ctx.database.transaction() as connection:
             row = await SQL.read_network.one(connection, name=self._network.name)
             started = row is not None and row["cursor_hash"] is not None
@@ -412,9 +416,7 @@ class Follower:
                 await network_service.record_status(
                     connection, self._network.name, "misconfigured", str(error)
                 )
-            elif isinstance(error, SourceError) and (
-                state.attempt_number > 1 or not isinstance(error, SourceUnavailable)
-            ):
+            elif isinstance(error, SourceError) and (attempt > 1 or not isinstance(error, SourceUnavailable)):
                 status = "degraded" if started else "unavailable"
                 await network_service.record_status(connection, self._network.name, status, str(error))
 

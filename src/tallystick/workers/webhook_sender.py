@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+from datetime import datetime
 from types import SimpleNamespace, TracebackType
 from typing import Final, Self
 
@@ -96,7 +97,7 @@ class Sender:
             return await self._session.post(
                 delivery.url,
                 data=delivery.body.encode(),
-                headers=self.headers(delivery),
+                headers=signed_headers(delivery, self._ctx.now()),
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=None),  # the whole attempt has one limit, set by `send`
                 trace_request_ctx=used,
@@ -105,18 +106,6 @@ class Sender:
             if used.reused and not isinstance(error, aiohttp.ClientConnectorError):
                 raise _StaleConnection from error
             raise
-
-    def headers(self, delivery: ClaimedDelivery) -> dict[str, str]:
-        """The headers of Standard Webhooks, signed now, by both secrets during a rotation."""
-        at = self._ctx.now()
-        secrets = [delivery.secret] + ([delivery.previous_secret] if delivery.previous_secret else [])
-        signatures = [Webhook(secret).sign(delivery.event_id, at, delivery.body) for secret in secrets]
-        return {
-            "Content-Type": "application/json",
-            "webhook-id": delivery.event_id,
-            "webhook-timestamp": str(int(at.timestamp())),
-            "webhook-signature": " ".join(signatures),
-        }
 
     def _judge(self, response: aiohttp.ClientResponse) -> Answer:
         status = response.status
@@ -151,6 +140,18 @@ class Sender:
         if isinstance(error, aiohttp.ClientResponseError | aiohttp.ClientPayloadError):
             return "What came was not a valid HTTP answer."
         return f"The attempt failed ({type(error).__name__})."
+
+
+def signed_headers(delivery: ClaimedDelivery, at: datetime) -> dict[str, str]:
+    """The headers of Standard Webhooks, signed at `at`, by both secrets during a rotation."""
+    secrets = [delivery.secret] + ([delivery.previous_secret] if delivery.previous_secret else [])
+    signatures = [Webhook(secret).sign(delivery.event_id, at, delivery.body) for secret in secrets]
+    return {
+        "Content-Type": "application/json",
+        "webhook-id": delivery.event_id,
+        "webhook-timestamp": str(int(at.timestamp())),
+        "webhook-signature": " ".join(signatures),
+    }
 
 
 async def _note_reuse(
