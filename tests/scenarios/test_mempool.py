@@ -635,6 +635,26 @@ async def test_a_clock_that_is_behind_makes_nothing_earlier(shop: Stand, chain: 
     assert (await shop.get(invoice)).payments[0].on_time is False
 
 
+async def test_seen_on_a_block_that_was_not_read_yet(shop: Stand, chain: Chain, clock: Clock) -> None:
+    """The node shows it on a block past the window; we have not read that block, and our clock is behind: still late.
+
+    Found by `test_kill_endings` under load: a sighting was dated by our clock and the cursor alone, so that it depended
+    on which was read first, the block or the mempool, whether a late payment was on time.
+    """
+    invoice = await shop.create("25.00", expires_in_seconds=60)
+    await chain.set_next_time(int(clock.at.timestamp()) + 100)
+    await chain.mine()
+    await chain.send_native(address_in(invoice), WEI)
+    assert (await apply(shop, await seen_by(shop))).seen == 1
+    evidence = (await shop.rows("SELECT first_evidence_at FROM transfers"))[0]["first_evidence_at"]
+    assert evidence == datetime.fromtimestamp(await chain.time(), UTC)
+    await chain.mine(2)
+    await shop.follow()
+    await shop.expire()
+    seen = await shop.get(invoice)
+    assert (seen.status, seen.payments[0].on_time) == ("late_paid", False)
+
+
 # -- rules that count a sighting
 
 

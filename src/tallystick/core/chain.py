@@ -113,6 +113,7 @@ class MempoolSnapshot:
     transactions will move if they do as they say, under the credit keys that they will then have. `spends` is as in
     `Block`, for every transaction shown. Of the transactions that the node was asked about by their hashes, `present`
     are known to it (outside or inside a block), `missing` are not; one of which it said neither is in neither set.
+    `head_time` is the chain time of `head`, in whose block none of them was; None where the family cannot tell it.
     """
 
     head: BlockRef
@@ -120,6 +121,7 @@ class MempoolSnapshot:
     spends: dict[str, str]
     present: frozenset[str] = frozenset()
     missing: frozenset[str] = frozenset()
+    head_time: datetime | None = None
 
 
 class Finality(StrEnum):

@@ -23,7 +23,8 @@ two conflicting transactions, the newer one stands and does not alternate with t
 than our cursor says nothing at all.
 
 When it was. The first evidence of a sighting is our clock's time, to the second, but not before the chain time of the
-cursor: it was not in that block. So a clock that lags makes nothing earlier than the chain shows. A clock that is ahead
+cursor, nor of the block that the node would put it on, which may be one that we have not read yet: it was in neither.
+So a clock that lags makes nothing earlier than the chain shows. A clock that is ahead
 makes it late, until a block does better: the earlier of sighting and first block is the first evidence (see
 `insert_transfers`).
 """
@@ -118,7 +119,7 @@ async def apply_sightings(ctx: Context, network: Network, snapshot: MempoolSnaps
             return SightingsResult()
         now = ctx.now()
         plan = await _plan(connection, network, snapshot, row, now)
-        await _write(connection, ctx, network, plan, row, now)
+        await _write(connection, ctx, network, plan, row, now, snapshot.head_time)
         await assess_invoices(connection, ctx, sorted(plan.invoices), _cause(network, snapshot, plan))
     return SightingsResult(len(plan.tx_hashes_seen), len(plan.gone), len(plan.invoices))
 
@@ -270,7 +271,13 @@ async def _judge_shown(
 
 
 async def _write(
-    connection: Connection, ctx: Context, network: Network, plan: _Plan, row: Record, now: datetime
+    connection: Connection,
+    ctx: Context,
+    network: Network,
+    plan: _Plan,
+    row: Record,
+    now: datetime,
+    head_time: datetime | None = None,
 ) -> None:
     """Write the marks. The caller holds the network's lock."""
     if plan.new:
@@ -280,7 +287,7 @@ async def _write(
             plan.new,
             ids=[ctx.new_id(IdKind.TRANSFER) for _ in plan.new],
             owners=plan.owners,
-            evidence_at=max(row["cursor_time"], now.replace(microsecond=0)),
+            evidence_at=max(row["cursor_time"], head_time or row["cursor_time"], now.replace(microsecond=0)),
             at=now,
         )
     if plan.again:

@@ -7,7 +7,8 @@ Must not: know which addresses are ours, or make a node look unhealthy.
 
 `eth_getBlockByNumber("pending", true)` gives the transactions that the node would put on its head now. Not all of its
 pool may fit, so a transaction seen before and not shown any more is asked about by its hash. Nodes without a mempool of
-their own answer with their newest block (or an error): then there is nothing to see, which is no fault.
+their own answer with their newest block (or an error): then there is nothing to see, which is no fault. A pending block
+on another block than the newest was made at another moment; it is left out, and the next look sees it in its place.
 
 What a transaction will do is predicted from its text, because it has no receipt yet:
 
@@ -25,6 +26,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -40,7 +42,7 @@ from tallystick.chains.evm.messages import (
 )
 from tallystick.chains.evm.rpc import Batch, Call, RpcClient, RpcRefused, value_in
 from tallystick.chains.source import MEMPOOL_ASKED_MAX
-from tallystick.core.chain import BlockRef, Channel, MempoolSnapshot, ObservedTransfer
+from tallystick.core.chain import BlockHeader, Channel, MempoolSnapshot, ObservedTransfer
 from tallystick.core.errors import SourceIncomplete, SourceUnavailable
 
 MEMPOOL_SECONDS_MAX: Final = 3.0
@@ -98,13 +100,13 @@ async def _shown(rpc: RpcClient) -> MempoolSnapshot:
         Call("eth_getBlockByNumber", ["pending", True]),
     ]
     latest, pending = await rpc.batch(calls, _MIXED_BATCH)
-    head = header_of(value_in(latest, HeaderAnswer)).ref
+    newest = header_of(value_in(latest, HeaderAnswer))
     if isinstance(pending, RpcRefused):
         if pending.limited:
             raise pending
-        return MempoolSnapshot(head, (), {})
+        return _nothing(newest)
     block = value_in(pending, PendingBlock | None)  # type: ignore[arg-type]  # a union is no class, but decodes as one
-    return snapshot_of(head, block)
+    return snapshot_of(newest, block)
 
 
 async def _with_answers(rpc: RpcClient, snapshot: MempoolSnapshot, asked: Sequence[str]) -> MempoolSnapshot:
@@ -122,19 +124,19 @@ async def _with_answers(rpc: RpcClient, snapshot: MempoolSnapshot, asked: Sequen
             missing.add(tx_hash)
         else:
             present.add(tx_hash)
-    return MempoolSnapshot(
-        snapshot.head, snapshot.transfers, snapshot.spends, frozenset(present), frozenset(missing)
-    )
+    return replace(snapshot, present=frozenset(present), missing=frozenset(missing))
 
 
-def snapshot_of(head: BlockRef, block: PendingBlock | None) -> MempoolSnapshot:
-    """What a pending block shows, if it is one: its place is above the node's newest block. Does no I/O."""
+def _nothing(newest: BlockHeader) -> MempoolSnapshot:
+    return MempoolSnapshot(newest.ref, (), {}, head_time=newest.time)
+
+
+def snapshot_of(newest: BlockHeader, block: PendingBlock | None) -> MempoolSnapshot:
+    """What a pending block shows, if it is one: its place is right above the node's newest block. Does no I/O."""
     if block is None or block.number is None:
-        return MempoolSnapshot(head, (), {})
-    height = quantity(block.number)
-    parent = block.parent_hash.lower()
-    if height <= head.height or not _HASH.fullmatch(parent):
-        return MempoolSnapshot(head, (), {})
+        return _nothing(newest)
+    if quantity(block.number) != newest.height + 1 or block.parent_hash.lower() != newest.hash:
+        return _nothing(newest)
     transfers: list[ObservedTransfer] = []
     spends: dict[str, str] = {}
     for transaction in block.transactions[:TRANSACTIONS_MAX]:
@@ -145,7 +147,7 @@ def snapshot_of(head: BlockRef, block: PendingBlock | None) -> MempoolSnapshot:
             continue
         spends[spend_key] = transaction.hash.lower()
         transfers.extend(found)
-    return MempoolSnapshot(BlockRef(parent, height - 1), tuple(transfers), spends)
+    return MempoolSnapshot(newest.ref, tuple(transfers), spends, head_time=newest.time)
 
 
 def _spend_key(transaction: PendingTransaction) -> str:
