@@ -1,0 +1,1 @@
+"""A network that exists only in memory, behind the same protocol as real ones: for proving, never for money."""
