@@ -10,14 +10,22 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import UTC
+from enum import StrEnum
 from itertools import pairwise
 from typing import Protocol
 
 import pytest
 
-from tallystick.chains.source import Source
-from tallystick.core.chain import Block, MempoolSnapshot, ObservedTransfer
-from tallystick.core.errors import BlockNotFound, SourceError, SourceUnavailable
+from tallystick.chains.source import AccountSource, Source
+from tallystick.core.chain import Block, BlockRef, MempoolSnapshot, ObservedTransfer
+from tallystick.core.errors import (
+    BlockNotFound,
+    SourceError,
+    SourceIncomplete,
+    SourcesDisagree,
+    SourceUnavailable,
+    WrongChain,
+)
 
 AMOUNT = 123_456_789
 
@@ -81,6 +89,37 @@ class MempoolRig(Rig, Protocol):
         ...
 
 
+class Trouble(StrEnum):
+    """What can be wrong with a node of any family."""
+
+    SILENT = "does not answer"
+    PARTS_MISSING = "leaves out a part of a block"
+    PARTS_FOREIGN = "tells a block whose parts are not of one block"
+    NO_BLOCKS = "says that it has no block"
+    OTHER_BLOCK = "sends another block than the one asked for"
+    OTHER_HASH = "has blocks of another branch"
+    OTHER_CHAIN = "serves another chain"
+    LAGGING = "is ten blocks behind"
+
+
+class TroubleRig(Rig, Protocol):
+    """A rig whose node can be troubled. `pair` asks the same node first, and then an honest one."""
+
+    pair: Source
+
+    async def trouble(self, trouble: Trouble | None) -> None:
+        """Trouble the node so and in no other way (None: it is honest again), from the present block on."""
+        ...
+
+
+class AccountRig(Rig, Protocol):
+    """A rig of a family whose sources say what an address holds."""
+
+    accounts: AccountSource
+    payer: str
+    """Who sends all the payments of the rig, in normal form."""
+
+
 def transfers_of(block: Block | MempoolSnapshot, payment: Payment) -> list[ObservedTransfer]:
     """The transfers of a block, or outside any, that stem from a payment."""
     return [transfer for transfer in block.transfers if transfer.tx_hash == payment.tx_hash]
@@ -135,6 +174,20 @@ class SourceContract:
         after = await rig.mine()
         assert not transfers_of(await rig.source.block_at(after), payment)
         assert not transfers_of(await rig.source.block_at(height - 1), payment)
+
+    async def test_every_transfer_has_an_identity_and_a_spent_key(self, rig: Rig) -> None:
+        """No two transfers share their credit key, and each one's transaction is told in what the block spent."""
+        heights = [(await rig.pay(AMOUNT))[1] for _ in range(3)]
+        seen: set[tuple[str, str, int]] = set()
+        for height in heights:
+            block = await rig.source.block_at(height)
+            for transfer in block.transfers:
+                identity = (transfer.tx_hash, transfer.channel, transfer.ordinal)
+                assert identity not in seen
+                assert block.spends[transfer.spend_key] == transfer.tx_hash
+                assert transfer.amount > 0
+                seen.add(identity)
+        assert len(seen) >= len(heights)
 
     async def test_reading_twice_gives_the_same(self, rig: Rig) -> None:
         _, height = await rig.pay(AMOUNT)
@@ -214,6 +267,133 @@ class SourceContract:
             await rig.source.block_at(10**9)
         assert caught.value.what
         assert "secret" not in str(caught.value)
+
+
+BLOCK_TROUBLES = {
+    Trouble.SILENT: SourceUnavailable,
+    Trouble.PARTS_MISSING: SourceIncomplete,
+    Trouble.PARTS_FOREIGN: SourceIncomplete,
+    Trouble.NO_BLOCKS: BlockNotFound,
+    Trouble.OTHER_BLOCK: SourceIncomplete,
+}
+"""What a source says when its only node is troubled so and a block is asked for. Never a block."""
+
+
+class TroubleContract:
+    """What every source must make of a troubled node (F-NODE). Subclass it beside `SourceContract`."""
+
+    @pytest.mark.parametrize("trouble", BLOCK_TROUBLES)
+    async def test_trouble_has_a_name_and_passes(self, rig: TroubleRig, trouble: Trouble) -> None:
+        """Never an empty block; and as soon as the node is honest, all is as before.
+
+        Bugs planted: the check of a block's parts left out; a null block taken for an empty one.
+        """
+        await rig.mine(12)
+        payment, height = await rig.pay(AMOUNT)
+        before = await rig.source.block_at(height)
+        await rig.trouble(trouble)
+        for _ in range(3):
+            with pytest.raises(BLOCK_TROUBLES[trouble]):
+                await rig.source.block_at(height)
+        await rig.trouble(None)
+        assert await rig.source.block_at(height) == before
+        assert transfers_of(before, payment)
+
+    @pytest.mark.parametrize("trouble", BLOCK_TROUBLES)
+    async def test_the_other_node_steps_in(self, rig: TroubleRig, trouble: Trouble) -> None:
+        await rig.mine(12)
+        payment, height = await rig.pay(AMOUNT)
+        await rig.pair.identity()
+        await rig.trouble(trouble)
+        assert transfers_of(await rig.pair.block_at(height), payment)
+        assert (await rig.pair.header_at(height)).height == height
+        assert rig.pair.nodes()[1].ok
+
+    async def test_a_lagging_node_tells_its_head_as_it_is(self, rig: TroubleRig) -> None:
+        height = await rig.mine(12)
+        await rig.trouble(Trouble.LAGGING)
+        head = await rig.source.head()
+        assert head.header.height == height - 10
+        assert await rig.source.header_at(height - 10) == head.header
+        await rig.trouble(None)
+        assert (await rig.source.head()).header.height == height
+
+    async def test_another_chain_is_refused_and_not_covered_up(self, rig: TroubleRig) -> None:
+        """Its blocks are not used, even where an honest node would have them: a person has to look."""
+        height = await rig.mine(3)
+        before = await rig.pair.identity()
+        assert await rig.source.identity() == before
+        await rig.trouble(Trouble.OTHER_CHAIN)
+        for source in (rig.source, rig.pair):
+            for _ in range(2):
+                with pytest.raises(WrongChain):
+                    await source.head()
+                with pytest.raises(WrongChain):
+                    await source.block_at(height)
+            with pytest.raises(WrongChain):
+                await source.identity()
+        await rig.trouble(None)
+        for source in (rig.source, rig.pair):
+            assert await source.identity() == before
+            assert (await source.block_at(height)).header.height == height
+
+    async def test_a_node_on_another_branch_is_contradicted(self, rig: TroubleRig) -> None:
+        """Each node's chain is consistent in itself, so only the other can tell. Silence contradicts nothing.
+
+        Bug planted: the node that named the block is asked, not the others; nobody ever disagrees.
+        """
+        await rig.mine(3)
+        await rig.pair.identity()
+        await rig.trouble(Trouble.OTHER_HASH)
+        height = await rig.mine(2)
+        header = await rig.pair.header_at(height)
+        with pytest.raises(SourcesDisagree):
+            await rig.pair.confirm_agreement(header)
+        await rig.trouble(None)
+        after = await rig.pair.header_at(height)
+        assert after.hash != header.hash
+        await rig.pair.confirm_agreement(after)
+        await rig.trouble(Trouble.SILENT)
+        await rig.pair.confirm_agreement(after)
+
+
+class AccountContract:
+    """What every source must do that says what an address holds. Subclass it beside `SourceContract`."""
+
+    async def ref(self, rig: AccountRig, height: int) -> BlockRef:
+        return (await rig.source.header_at(height)).ref
+
+    async def test_accounts_are_those_of_the_block_asked_for(self, rig: AccountRig) -> None:
+        """Also after later blocks, in the order asked, as often as asked. Bug planted: the newest block's balances."""
+        payment, first = await rig.pay(AMOUNT)
+        _, second = await rig.pay(2 * AMOUNT)
+        before = await self.ref(rig, first - 1)
+        asked = [payment.to, rig.payer, payment.to]
+        (none, _, _), (one, payer, again), (both, payer_after, _) = [
+            await rig.accounts.accounts_at(block, asked)
+            for block in (before, await self.ref(rig, first), await self.ref(rig, second))
+        ]
+        assert one == again
+        assert (one.balance - none.balance, both.balance - none.balance) == (AMOUNT, 3 * AMOUNT)
+        assert payer_after.nonce == payer.nonce + 1
+        assert await rig.accounts.accounts_at(before, []) == []
+
+    async def test_a_block_that_left_the_chain_is_an_error(self, rig: AccountRig) -> None:
+        payment, height = await rig.pay(AMOUNT)
+        gone = await self.ref(rig, height)
+        await rig.reorganise(1)
+        with pytest.raises(SourceError):
+            await rig.accounts.accounts_at(gone, [payment.to])
+
+    async def test_an_outage_is_not_a_balance_of_nothing(self, rig: AccountRig) -> None:
+        payment, height = await rig.pay(AMOUNT)
+        block = await self.ref(rig, height)
+        before = await rig.accounts.accounts_at(block, [payment.to])
+        await rig.cut_off()
+        with pytest.raises(SourceUnavailable):
+            await rig.accounts.accounts_at(block, [payment.to])
+        await rig.reconnect()
+        assert await rig.accounts.accounts_at(block, [payment.to]) == before
 
 
 async def shown(rig: MempoolRig, *asked: Payment) -> MempoolSnapshot:

@@ -9,9 +9,27 @@ import pytest
 from tallystick.chains.evm.rpc import RpcLimits
 from tallystick.chains.evm.source import EvmOptions, EvmSource
 from tallystick.demo.customer import Signed
-from tests.chains.contract_suite import MempoolContract, Payment, SourceContract
+from tests.chains.contract_suite import (
+    AccountContract,
+    MempoolContract,
+    Payment,
+    SourceContract,
+    Trouble,
+    TroubleContract,
+)
 from tests.support.evm import Chain, address_of
 from tests.support.lying_proxy import Fault, LyingProxy
+
+FAULTS = {
+    Trouble.SILENT: Fault.DROPPED_CONNECTION,
+    Trouble.PARTS_MISSING: Fault.MISSING_RECEIPT,
+    Trouble.PARTS_FOREIGN: Fault.FOREIGN_BLOCK,
+    Trouble.NO_BLOCKS: Fault.NULL_BLOCK,
+    Trouble.OTHER_BLOCK: Fault.OTHER_HEIGHT,
+    Trouble.OTHER_HASH: Fault.OTHER_HASH,
+    Trouble.OTHER_CHAIN: Fault.OTHER_CHAIN,
+    Trouble.LAGGING: Fault.OLDER_HEAD,
+}
 
 
 class EvmRig:
@@ -24,6 +42,9 @@ class EvmRig:
         url = proxy.url.replace("http://", "http://user:secret@") + "/secret-access-key"
         limits = RpcLimits(total_timeout_seconds=5.0, attempts_max=1)
         self.source = EvmSource(EvmOptions("local", chain.chain_id, (url,), limits=limits))
+        self.pair = EvmSource(EvmOptions("local", chain.chain_id, (url, chain.url), limits=limits))
+        self.accounts = self.source
+        self.payer = address_of(0)
 
     async def mine(self, blocks: int = 1) -> int:
         return await self._chain.mine(blocks)
@@ -66,10 +87,13 @@ class EvmRig:
     async def reconnect(self) -> None:
         self._proxy.lie(None)
 
+    async def trouble(self, trouble: Trouble | None) -> None:
+        self._proxy.lie(None if trouble is None else FAULTS[trouble])
+
 
 @pytest.mark.chain
-class TestEvmSource(SourceContract, MempoolContract):
-    """Both suites on anvil."""
+class TestEvmSource(SourceContract, MempoolContract, TroubleContract, AccountContract):
+    """All suites on anvil."""
 
     @pytest.fixture
     async def rig(self, chain: Chain) -> AsyncIterator[EvmRig]:
@@ -77,3 +101,4 @@ class TestEvmSource(SourceContract, MempoolContract):
             rig = EvmRig(chain, proxy)
             yield rig
             await rig.source.close()
+            await rig.pair.close()
