@@ -349,7 +349,7 @@ class SimulatedChain:
             raise Impossible("A transaction's spend key is used up in this branch.")
         transactions = tuple([self._known[tx_hash] for tx_hash in chosen])
         block = build_block(below.header, time, transactions, salt=salt, rewards=rewards)
-        self._keep(block)
+        block = self._kept(block)
         if parent is None:
             self._best.append(block.hash)
             self._clear(transactions)
@@ -382,9 +382,11 @@ class SimulatedChain:
                     self._waiting[spend_key] = transaction.hash
         self._mempool.update(waiting)
 
-    def _keep(self, block: SimulatedBlock) -> None:
-        if block.hash in self._blocks:
-            return
+    def _kept(self, block: SimulatedBlock) -> SimulatedBlock:
+        """The block as the tree has it: one that was there already stays."""
+        known = self._blocks.get(block.hash)
+        if known is not None:
+            return known
         self._blocks[block.hash] = block
         for transaction in block.transactions:
             self._used.setdefault(transaction.spend_key, {})[block.hash] = transaction.hash
@@ -395,6 +397,7 @@ class SimulatedChain:
                     self._count(move.source or transaction.sender, block.hash, -move.amount, 0)
         for address, amount in block.rewards:
             self._count(address, block.hash, amount, 0)
+        return block
 
     def _count(self, address: str, block_hash: str, amount: int, nonces: int) -> None:
         touching = self._touching.setdefault(address, {})
