@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import structlog
 from litestar import get, post
 
+import tallystick
 from tallystick.api.limits import Limits, MinuteCounter
 from tallystick.api.problems import published_codes
 from tallystick.core.errors import RateLimited
@@ -60,6 +63,19 @@ async def test_which_methods_there_are_is_answered(client: Client) -> None:
         assert answer.status_code == 204, answer.text
         assert "OPTIONS" in answer.headers["allow"]
         assert "access-control-allow-origin" not in answer.headers
+    # All of them, also where an address has several handlers: the framework by itself names the first one's only.
+    for path, methods in (
+        ("/v1/invoices", "GET, OPTIONS, POST"),
+        ("/v1/webhook_endpoints/whe_x", "DELETE, GET, OPTIONS, PATCH"),
+    ):
+        assert (await client.http.request("OPTIONS", path)).headers["allow"] == methods
+
+
+async def test_a_number_in_an_address_is_digits(client: Client) -> None:
+    """`null` was read as "left out", and ` 5` as 5: nobody who writes them means that."""
+    for value in ("null", " 5", "5.0", "0x5", "1e1", "٥", "", "9" * 400):
+        for path in ("/v1/invoices?limit=", "/v1/confirmation_policies?version="):
+            problem(await client.get(path + quote(value)), 400, "invalid_parameter")
 
 
 async def test_a_database_that_went_away_is_503(database_url: str) -> None:
@@ -232,7 +248,35 @@ async def test_the_schema_describes_every_route(client: Client) -> None:
     assert json.dumps(create["requestBody"]).count("CreateInvoice") == 1
     fields = schema["components"]["schemas"]["CreateInvoice"]
     assert set(fields["required"]) == {"amount", "currency"}
-    assert _references(schema) <= set(schema["components"]["schemas"])
+    assert _references(schema) <= {name for kind in schema["components"].values() for name in kind}
+
+
+async def test_the_schema_tells_of_errors_as_they_are_sent(client: Client) -> None:
+    schema = (await client.get("/openapi.json")).json()
+    for path, item in schema["paths"].items():
+        for method, operation in item.items():
+            statuses = set(operation["responses"])
+            assert "500" in statuses, (method, path)
+            assert not path.startswith("/v1") or {"400", "401", "429", "503"} <= statuses, (method, path)
+    conflict = schema["components"]["responses"]["Conflict"]["content"]["application/problem+json"]["schema"]
+    assert conflict["allOf"][0] == {"$ref": "#/components/schemas/Problem"}
+    assert "network_unavailable" in conflict["allOf"][1]["properties"]["code"]["enum"]
+    assert schema["components"]["schemas"]["CreateInvoice"]["additionalProperties"] is False
+    link = schema["paths"]["/v1/invoices"]["post"]["responses"]["201"]["links"]["cancel_invoice"]
+    assert link == {"operationId": "cancel_invoice", "parameters": {"invoice_id": "$response.body#/id"}}
+
+
+def test_every_code_that_is_raised_is_published() -> None:
+    """Three were not: `unsupported_asset`, `unsupported_network` and `unknown_symbol` had no entry at /docs/errors."""
+    package = Path(tallystick.__file__).parent
+    raised = {
+        found
+        for part in ("api", "core", "services")
+        for source in (package / part).rglob("*.py")
+        for found in re.findall(r"""\bcode="([a-z_]+)\"""", source.read_text())
+    }
+    assert "unsupported_network" in raised
+    assert raised <= set(published_codes())
 
 
 def _references(value: Any) -> set[str]:

@@ -23,6 +23,7 @@ from tallystick.api import docs
 from tallystick.api.auth import SCOPES, KeyRing, guard
 from tallystick.api.edge import Application
 from tallystick.api.limits import Limits
+from tallystick.api.methods import options_handlers
 from tallystick.api.problems import EXCEPTION_HANDLERS
 from tallystick.api.request import ApiRequest
 from tallystick.api.resources import (
@@ -89,7 +90,12 @@ def create_app(
             raise TypeError(f"{handler.handler_name} names no scopes")
     return Application(
         route_handlers=[
-            Router(path="/v1", route_handlers=list(_V1_HANDLERS), guards=[guard], security=BEARER),
+            Router(
+                path="/v1",
+                route_handlers=[*options_handlers(_V1_HANDLERS), *_V1_HANDLERS],
+                guards=[guard],
+                security=BEARER,
+            ),
             *health.HANDLERS,
             openapi_json,
             docs.error_page,

@@ -73,7 +73,6 @@ async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     ring: KeyRing = connection.app.state.key_ring
     client = connection.client.host if connection.client else ""
     principal = await ring.principal(connection.headers.get("authorization"), client)
-    # Only the framework's own answer to OPTIONS names none (create_app sees to that): methods are no secret.
     scopes: tuple[Scope, ...] = handler.opt.get(SCOPES, ())
     if scopes:
         principal.require(*scopes)

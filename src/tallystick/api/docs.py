@@ -23,6 +23,7 @@ from litestar.enums import MediaType
 from litestar.openapi.plugins import OpenAPIRenderPlugin
 from markupsafe import Markup, escape
 
+from tallystick.api.document import complete
 from tallystick.api.problems import published_codes
 
 DESCRIPTION: Final = (
@@ -57,7 +58,7 @@ def rendered_schema(app: Litestar) -> bytes:
     """The schema of this application as JSON; made once, at the first question."""
     found = _schemas.get(app)
     if found is None:
-        found = _schemas[app] = msgspec.json.encode(app.openapi_schema.to_schema())
+        found = _schemas[app] = msgspec.json.encode(complete(app.openapi_schema.to_schema(), app))
     return found
 
 

@@ -224,6 +224,9 @@ def published_codes() -> dict[str, tuple[int, str]]:
         "method_not_allowed": (405, "The address exists, but not for this method."),
         "database_unavailable": (503, "The database cannot be used at the moment."),
         "request_timeout": (503, TIMEOUT_DETAIL),
+        "unsupported_asset": (422, "An asset is named that is not configured on its network."),
+        "unknown_symbol": (422, "A symbol is neither a configured asset nor an ISO 4217 currency."),
+        "unsupported_network": (422, "A network is named that is not configured."),
         "internal_error": (500, "A defect on our side."),
     }
     waiting = [kind for kind, _ in _STATUS]

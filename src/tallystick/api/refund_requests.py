@@ -6,13 +6,10 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from tallystick.api.requests import Body, Word
+from tallystick.api.requests import Amount, AssetSymbol, Body, NetworkName, Word
 from tallystick.core.refund import FeePayer, RefundRule
 from tallystick.services.refunds import NewRefund
 
-Amount = Annotated[
-    str, Meta(min_length=1, max_length=120, description='A decimal string of the asset, such as "0.25".')
-]
 Note = Annotated[str, Meta(max_length=1000, description="Why, in the words of who decides; kept for good.")]
 
 
@@ -31,20 +28,19 @@ class CreateRefund(Body, frozen=True):
             Meta(
                 min_length=1,
                 max_length=200,
+                examples=["0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359"],
                 description="Where it goes; you confirm it for the customer. Left out: they give it on the claim page.",
             ),
         ]
         | None
     ) = None
-    network: Word | None = None
-    asset: Word | None = None
+    network: NetworkName | None = None
+    asset: AssetSymbol | None = None
     fee: FeePayer = FeePayer.MERCHANT
     fee_amount: (
         Annotated[
-            str,
+            Amount,
             Meta(
-                min_length=1,
-                max_length=120,
                 description="With `fee` customer: how much of the amount is kept back for the network's fee.",
             ),
         ]

@@ -8,6 +8,7 @@ Must not: decide rights (that is `auth`).
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
@@ -26,6 +27,7 @@ from tallystick.services.merchants import Principal
 
 PATH_LENGTH_MAX: Final = 512
 PARAMETER_LENGTH_MAX: Final = 500
+_NUMBER: Final = re.compile(r"-?[0-9]{1,15}", re.ASCII)
 EMPTY_OBJECT: Final = b"{}"
 
 E = TypeVar("E", bound=StrEnum)
@@ -86,6 +88,8 @@ def check_address(request: ApiRequest) -> None:
             raise bad_parameter(name, "is given twice")
         if len(value) > PARAMETER_LENGTH_MAX or has_refused_characters(value):
             raise bad_parameter(name, "is too long or holds characters that are no text")
+        if name in _numbers_of(request.route_handler) and _NUMBER.fullmatch(value) is None:
+            raise bad_parameter(name, "must be a whole number")
         seen.add(name)
 
 
@@ -97,6 +101,17 @@ def _parameters_of(handler: HTTPRouteHandler) -> frozenset[str]:
         part[1:-1].split(":")[0] for path in handler.paths for part in path.split("/") if part[:1] == "{"
     }
     return frozenset(declared - in_path)
+
+
+@cache
+def _numbers_of(handler: HTTPRouteHandler) -> frozenset[str]:
+    """Those that are whole numbers. The framework would also read `null`, ` 5` and `5.0`."""
+    declared = handler.parsed_fn_signature.parameters
+    return frozenset(
+        name
+        for name in _parameters_of(handler)
+        if declared[name].annotation is int or declared[name].has_inner_subclass_of(int)
+    )
 
 
 def _check_content_type(header: str) -> None:

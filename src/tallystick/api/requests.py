@@ -15,6 +15,7 @@ from msgspec import UNSET, Meta, UnsetType
 from tallystick.core.cases import Resolution
 from tallystick.core.errors import FieldProblem, InvalidInput
 from tallystick.core.invoice import LatePayment
+from tallystick.core.money import AMOUNT_TEXT_LENGTH_MAX, DECIMAL_PATTERN
 from tallystick.core.policy_rules import RULES_MAX
 from tallystick.core.refund import FeePayer, RefundRule
 from tallystick.core.urls import URL_LENGTH_MAX, check_return_url
@@ -25,6 +26,12 @@ from tallystick.services.policies import PolicyRule, PreviewRequest
 from tallystick.services.wallets import NewWallet
 from tallystick.services.webhooks import EndpointChange, NewEndpoint
 
+EXAMPLE_XPUB = (
+    "xpub6DCoCpSuQZB2jawqnGMEPS63ePKWkwWPH4TU45Q7LPXWuNd8TMtVx"
+    "RrgjtEshuqpK3mdhaWHPFsBngh5GFZaM6si3yZdUsT8ddYM3PwnATt"
+)
+"""Account 0 of the mnemonic that BIP39's test vectors begin with: known to everybody, so nobody takes money on it."""
+
 METADATA_KEYS_MAX = 50
 METADATA_KEY_LENGTH_MAX = 40
 METADATA_VALUE_LENGTH_MAX = 500
@@ -32,12 +39,56 @@ METADATA_VALUE_LENGTH_MAX = 500
 Word = Annotated[str, Meta(min_length=1, max_length=64)]
 Reference = Annotated[str, Meta(min_length=1, max_length=200)]
 Note = Annotated[str, Meta(min_length=1, max_length=1000)]
-Link = Annotated[str, Meta(min_length=1, max_length=URL_LENGTH_MAX)]
+Link = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=URL_LENGTH_MAX,
+        description="An https link; other characters than ASCII are percent-encoded.",
+        examples=["https://shop.example/after?order=7"],
+        extra_json_schema={"format": "uri"},
+    ),
+]
 Pairs = Annotated[
     dict[str, str],
     Meta(
-        description="Up to 50 pairs of text: names of up to 40 characters, values of up to 500. Kept as sent."
+        description="Up to 50 pairs of text: names of up to 40 characters, values of up to 500. Kept as sent.",
+        examples=[{"basket": "7"}],
+        # Checked by `check_pairs`, which names the pair.
+        extra_json_schema={
+            "maxProperties": METADATA_KEYS_MAX,
+            "propertyNames": {"minLength": 1, "maxLength": METADATA_KEY_LENGTH_MAX},
+            "additionalProperties": {"type": "string", "maxLength": METADATA_VALUE_LENGTH_MAX},
+        },
     ),
+]
+Amount = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=AMOUNT_TEXT_LENGTH_MAX,
+        description='A decimal string such as "12.50", with at most as many decimal places as its unit has.',
+        examples=["12.50"],
+        extra_json_schema={"pattern": f"^{DECIMAL_PATTERN}$"},
+    ),
+]
+Currency = Annotated[
+    str,
+    Meta(min_length=1, max_length=20, description="ISO 4217 code, or an asset's symbol.", examples=["USD"]),
+]
+EventName = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=64,
+        description="An event's type; `*`: all of them.",
+        examples=["invoice.paid"],
+    ),
+]
+AssetSymbol = Annotated[str, Meta(min_length=1, max_length=64, examples=["ETH"])]
+NetworkName = Annotated[str, Meta(min_length=1, max_length=64, examples=["ethereum"])]
+Address = Annotated[
+    str, Meta(min_length=1, max_length=200, examples=["0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359"])
 ]
 
 
@@ -52,8 +103,8 @@ class NoFields(Body, frozen=True):
 class Accepted(Body, frozen=True):
     """A way to pay: an asset by its symbol, on a network by its name."""
 
-    asset: Word
-    network: Word
+    asset: AssetSymbol
+    network: NetworkName
 
 
 class Customer(Body, frozen=True):
@@ -67,12 +118,8 @@ class Customer(Body, frozen=True):
 class CreateInvoice(Body, frozen=True):
     """What is asked of whom. `expires_in` is in seconds."""
 
-    amount: Annotated[
-        str, Meta(min_length=1, max_length=120, description='A decimal string such as "12.50".')
-    ]
-    currency: Annotated[
-        str, Meta(min_length=1, max_length=20, description="ISO 4217 code, or an asset's symbol.")
-    ]
+    amount: Amount
+    currency: Currency
     accepted: Annotated[list[Accepted], Meta(min_length=1, max_length=100)] | None = None
     order_id: Reference | None = None
     customer: Customer | None = None
@@ -126,29 +173,24 @@ class RefundOfCase(Body, frozen=True):
     """How a refund that resolves an exception is made. What is left out follows from the exception."""
 
     payment_option_id: Word | None = None
-    amount: Annotated[str, Meta(min_length=1, max_length=120)] | None = None
+    amount: Amount | None = None
     rule: RefundRule | None = None
-    address: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
-    network: Word | None = None
-    asset: Word | None = None
+    address: Address | None = None
+    network: NetworkName | None = None
+    asset: AssetSymbol | None = None
     reason: Note | None = None
     fee: FeePayer = FeePayer.MERCHANT
-    fee_amount: Annotated[str, Meta(min_length=1, max_length=120)] | None = None
+    fee_amount: Amount | None = None
 
 
 class ResolveException(Body, frozen=True):
-    """What was decided. `value` belongs to credit, and to attach where the other invoice did not ask for this;
-    `invoice_id` and `payment_option_id` to attach: the other invoice; `refund` to refund."""
+    """What was decided. `value`, in the currency of the invoice it counts to, belongs to credit, and to attach where
+    the other invoice did not ask for this; `invoice_id` and `payment_option_id` to attach: the other invoice; `refund`
+    to refund."""
 
     action: Resolution
     note: Annotated[str, Meta(min_length=1, max_length=NOTE_LENGTH_MAX)]
-    value: (
-        Annotated[
-            str,
-            Meta(min_length=1, max_length=120, description="In the currency of the invoice it counts to."),
-        ]
-        | None
-    ) = None
+    value: Amount | None = None
     invoice_id: Word | None = None
     payment_option_id: Word | None = None
     refund: RefundOfCase | None = None
@@ -216,8 +258,11 @@ class ResolveDispute(Body, frozen=True):
 class RegisterWallet(Body, frozen=True):
     """An account's public key. A private key is refused."""
 
-    family: Word
-    account_key: Annotated[str, Meta(min_length=1, max_length=2000)]
+    family: Annotated[str, Meta(min_length=1, max_length=64, examples=["evm"])]
+    account_key: Annotated[
+        str,
+        Meta(min_length=1, max_length=2000, description="An xpub, of the account.", examples=[EXAMPLE_XPUB]),
+    ]
     label: Annotated[str, Meta(max_length=200)] = ""
 
     def to_service(self) -> NewWallet:
@@ -234,10 +279,10 @@ class PutConfirmationPolicy(Body, frozen=True):
 class PreviewConfirmationPolicy(Body, frozen=True):
     """An invoice as far as rules look at it. `asset` and `network` left out: everything that would be accepted."""
 
-    amount: Annotated[str, Meta(min_length=1, max_length=120)]
-    currency: Annotated[str, Meta(min_length=1, max_length=20)]
-    asset: Word | None = None
-    network: Word | None = None
+    amount: Amount
+    currency: Currency
+    asset: AssetSymbol | None = None
+    network: NetworkName | None = None
     product_type: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
     confirmation_policy: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
 
@@ -257,7 +302,7 @@ class CreateEndpoint(Body, frozen=True):
     """Where events are to be delivered."""
 
     url: Link
-    events: Annotated[list[Word], Meta(min_length=1, max_length=100)] = msgspec.field(
+    events: Annotated[list[EventName], Meta(min_length=1, max_length=100)] = msgspec.field(
         default_factory=lambda: ["*"]
     )
     description: Annotated[str, Meta(max_length=500)] = ""
@@ -271,7 +316,7 @@ class ChangeEndpoint(Body, frozen=True):
     """What to change; a field that is left out stays as it is."""
 
     url: Link | UnsetType = UNSET
-    events: Annotated[list[Word], Meta(min_length=1, max_length=100)] | UnsetType = UNSET
+    events: Annotated[list[EventName], Meta(min_length=1, max_length=100)] | UnsetType = UNSET
     description: Annotated[str, Meta(max_length=500)] | UnsetType = UNSET
     status: Word | UnsetType = UNSET
 

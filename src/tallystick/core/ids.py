@@ -52,3 +52,8 @@ def is_id(kind: IdKind, text: str) -> bool:
     """Whether `text` has the shape of an id of this kind. Says nothing about whether the object exists."""
     prefix, _, body = text.partition("_")
     return prefix == kind.value and _BODY.fullmatch(body) is not None
+
+
+def id_pattern(kind: IdKind) -> str:
+    """The shape of an id of this kind as a regular expression that JSON Schema understands (ECMA 262)."""
+    return f"^{kind.value}_[0-9a-v]{{26}}$"

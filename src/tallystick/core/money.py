@@ -27,7 +27,8 @@ AMOUNT_TEXT_LENGTH_MAX: Final = 120
 QUOTE_DECIMALS_MAX: Final = 8
 
 # ASCII digits only: no sign, exponent, underscore, space or full-width digit. "1." and ".5" are refused too.
-_DECIMAL: Final = re.compile(r"(0|[1-9][0-9]*)(?:\.([0-9]+))?", re.ASCII)
+DECIMAL_PATTERN: Final = r"(0|[1-9][0-9]*)(?:\.([0-9]+))?"
+_DECIMAL: Final = re.compile(DECIMAL_PATTERN, re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from tallystick.core import policy_rules as core
 from tallystick.core.chain import Finality, Requirement
 from tallystick.core.errors import Conflict, InvalidInput, NoQuote, NotFound, StaleWrite
 from tallystick.core.invoice import Tolerance
-from tallystick.core.money import Asset, Price
+from tallystick.core.money import AMOUNT_TEXT_LENGTH_MAX, DECIMAL_PATTERN, Asset, Price
 from tallystick.core.network import Network
 from tallystick.core.policy import Applied, Floor, Subject, choose, currencies_needed, raised
 from tallystick.db import policies as store
@@ -35,19 +35,28 @@ _DEFAULTS: Final = Tolerance()
 _encode: Final = msgspec.json.Encoder().encode
 
 Text = Annotated[str, Meta(min_length=1, max_length=100)]
-Amount = Annotated[str, Meta(min_length=1, max_length=120, description='A decimal string such as "100.00".')]
+Amount = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=AMOUNT_TEXT_LENGTH_MAX,
+        description='A decimal string such as "100.00".',
+        examples=["100.00"],
+        extra_json_schema={"pattern": f"^{DECIMAL_PATTERN}$"},
+    ),
+]
 
 
 class RuleMatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """When a rule matches: everything given must hold; `{}` is everything. Amounts are compared with the invoice's in
     `amount_currency` (default: the invoice's own), from `amount_gte` up to, and without, `amount_lt`."""
 
-    network: Text | None = None
-    asset: Text | None = None
+    network: Annotated[str, Meta(min_length=1, max_length=100, examples=["ethereum"])] | None = None
+    asset: Annotated[str, Meta(min_length=1, max_length=100, examples=["ETH"])] | None = None
     product_type: Text | None = None
     amount_gte: Amount | None = None
     amount_lt: Amount | None = None
-    amount_currency: Annotated[str, Meta(min_length=1, max_length=20)] | None = None
+    amount_currency: Annotated[str, Meta(min_length=1, max_length=20, examples=["USD"])] | None = None
 
 
 class RuleRequire(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

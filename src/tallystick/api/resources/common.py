@@ -7,6 +7,7 @@ Must not: hold routes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Annotated, TypeAlias, TypeVar
 
 from litestar.openapi.spec import SecurityRequirement
@@ -25,6 +26,8 @@ Cursor: TypeAlias = Annotated[
     str | None, QueryParameter(description="`next_cursor` of the page before; left out for the first page.")
 ]
 
+Time: TypeAlias = Annotated[str | None, QueryParameter(schema_extra={"format": "date-time"})]
+
 READ_INVOICES = {SCOPES: (Scope.INVOICES_READ,)}
 WRITE_INVOICES = {SCOPES: (Scope.INVOICES_WRITE,)}
 WEBHOOKS = {SCOPES: (Scope.WEBHOOKS_WRITE,)}
@@ -39,6 +42,11 @@ ADMIN = {SCOPES: (Scope.ADMIN,)}
 ANY_KEY: dict[str, tuple[Scope, ...]] = {SCOPES: ()}
 
 BEARER: list[SecurityRequirement] = [{"secret_key": []}]
+
+
+def one_of(words: type[StrEnum]) -> QueryParameter:
+    """A parameter that is one word of a published list. What is no such word is refused by `choice_of`."""
+    return QueryParameter(schema_extra={"enum": [word.value for word in words]})
 
 
 def whole(items: Sequence[T]) -> Page[T]:

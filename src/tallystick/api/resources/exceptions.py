@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from litestar import Response, get, post
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from tallystick.api.answers import changed
 from tallystick.api.request import ApiRequest, choice_of, cursor_of, path_id
 from tallystick.api.requests import AssignException, ResolveException
-from tallystick.api.resources.common import READ_EXCEPTIONS, WRITE_EXCEPTIONS, Cursor, Limit
+from tallystick.api.resources.common import READ_EXCEPTIONS, WRITE_EXCEPTIONS, Cursor, Limit, one_of
 from tallystick.core.cases import CaseKind, CaseStatus, Resolution
 from tallystick.core.ids import IdKind
 from tallystick.services import exceptions, objects
@@ -22,8 +24,8 @@ async def list_exceptions(
     request: ApiRequest,
     limit: Limit = LIMIT_DEFAULT,
     cursor: Cursor = None,
-    status: FromQuery[str | None] = None,
-    kind: FromQuery[str | None] = None,
+    status: Annotated[str | None, one_of(CaseStatus)] = None,
+    kind: Annotated[str | None, one_of(CaseKind)] = None,
     invoice_id: FromQuery[str | None] = None,
 ) -> Page[objects.ExceptionObject]:
     """Exceptions, oldest first: who waits longest comes first."""

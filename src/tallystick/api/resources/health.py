@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from litestar import Response, get
 from litestar.enums import MediaType
+from litestar.openapi.datastructures import ResponseSpec
 
 from tallystick.api.metrics import show_pool
 from tallystick.api.request import ApiRequest
@@ -29,7 +30,14 @@ async def healthz() -> Health:
     return Health(status="ok")
 
 
-@get("/readyz", tags=["Operation"], operation_id="readyz")
+@get(
+    "/readyz",
+    tags=["Operation"],
+    operation_id="readyz",
+    responses={
+        503: ResponseSpec(Health, generate_examples=False, description="Not ready; `reasons` say why.")
+    },
+)
 async def readyz(request: ApiRequest) -> Response[Health]:
     """200 once the database is ready and every network that answers, as the right chain, is followed."""
     try:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from litestar import Response, get, post
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from tallystick.api.answers import changed, created
 from tallystick.api.request import ApiRequest, choice_of, cursor_of, path_id, time_of
 from tallystick.api.requests import CreateInvoice, NoFields, RecordFulfillment
-from tallystick.api.resources.common import READ_INVOICES, WRITE_INVOICES, Cursor, Limit, whole
+from tallystick.api.resources.common import READ_INVOICES, WRITE_INVOICES, Cursor, Limit, Time, one_of, whole
 from tallystick.core.ids import IdKind
 from tallystick.core.invoice import Status
 from tallystick.services import invoices, objects
@@ -33,12 +35,12 @@ async def list_invoices(
     request: ApiRequest,
     limit: Limit = LIMIT_DEFAULT,
     cursor: Cursor = None,
-    status: FromQuery[str | None] = None,
+    status: Annotated[str | None, one_of(Status)] = None,
     order_id: FromQuery[str | None] = None,
     tx_hash: FromQuery[str | None] = None,
     address: FromQuery[str | None] = None,
-    created_after: FromQuery[str | None] = None,
-    created_before: FromQuery[str | None] = None,
+    created_after: Time = None,
+    created_before: Time = None,
 ) -> Page[objects.Invoice]:
     """Invoices, newest first. A transaction hash or an address finds the invoice that it belongs to."""
     wanted = InvoiceFilter(

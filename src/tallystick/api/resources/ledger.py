@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from litestar import get
 from litestar.params import FromQuery
 
 from tallystick.api.request import ApiRequest, choice_of, cursor_of
-from tallystick.api.resources.common import READ_REPORTS, Cursor, Limit, whole
+from tallystick.api.resources.common import READ_REPORTS, Cursor, Limit, one_of, whole
 from tallystick.core.ids import IdKind
 from tallystick.core.ledger import Account
 from tallystick.services import ledger
@@ -33,7 +35,7 @@ async def list_ledger_entries(
     invoice_id: FromQuery[str | None] = None,
     payment_id: FromQuery[str | None] = None,
     refund_id: FromQuery[str | None] = None,
-    account: FromQuery[str | None] = None,
+    account: Annotated[str | None, one_of(Account)] = None,
 ) -> Page[ledger.LedgerEntry]:
     """Entries with their postings, newest first. What is no longer so is taken back by an entry that names it."""
     wanted = EntryFilter(invoice_id, payment_id, refund_id, choice_of("account", Account, account))

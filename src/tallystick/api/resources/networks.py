@@ -10,6 +10,7 @@ import msgspec
 from litestar import get
 from litestar.params import QueryParameter
 
+from tallystick.api.document import ALSO_ANSWERS
 from tallystick.api.problems import bad_parameter
 from tallystick.api.request import ApiRequest
 from tallystick.api.resources.common import ANY_KEY, whole
@@ -19,6 +20,7 @@ from tallystick.services.paging import Page
 from tallystick.services.quoting import AnswerObject
 
 _SYMBOL: Final = re.compile(r"[A-Za-z0-9._-]{1,20}", re.ASCII)
+_SYMBOL_SCHEMA: Final = {"pattern": f"^{_SYMBOL.pattern}$"}
 
 
 class RateObject(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,14 +45,20 @@ async def list_networks(request: ApiRequest) -> Page[objects.NetworkObject]:
         return whole(await networks.list_networks(connection, request.ctx))
 
 
-@get("/rates", opt=ANY_KEY, tags=["Networks"], operation_id="get_rate")
+@get("/rates", opt=ANY_KEY | {ALSO_ANSWERS: (409, 422)}, tags=["Networks"], operation_id="get_rate")
 async def get_rate(
     request: ApiRequest,
     base: Annotated[
-        str, QueryParameter(description="The symbol of a configured asset, or an ISO 4217 code.")
+        str,
+        QueryParameter(
+            description="The symbol of a configured asset, or an ISO 4217 code.", schema_extra=_SYMBOL_SCHEMA
+        ),
     ],
     quote: Annotated[
-        str, QueryParameter(description="An ISO 4217 code, or the symbol of a configured asset.")
+        str,
+        QueryParameter(
+            description="An ISO 4217 code, or the symbol of a configured asset.", schema_extra=_SYMBOL_SCHEMA
+        ),
     ],
 ) -> RateObject:
     """The rate at which an invoice would be quoted now, without the merchant's spread.

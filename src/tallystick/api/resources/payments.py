@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from litestar import get
 from litestar.params import FromPath, FromQuery
 
 from tallystick.api.request import ApiRequest, choice_of, cursor_of, path_id
-from tallystick.api.resources.common import READ_INVOICES, Cursor, Limit
+from tallystick.api.resources.common import READ_INVOICES, Cursor, Limit, one_of
 from tallystick.core.ids import IdKind
 from tallystick.core.invoice import PaymentStatus
 from tallystick.services import objects, payments
@@ -21,7 +23,7 @@ async def list_payments(
     cursor: Cursor = None,
     invoice_id: FromQuery[str | None] = None,
     tx_hash: FromQuery[str | None] = None,
-    status: FromQuery[str | None] = None,
+    status: Annotated[str | None, one_of(PaymentStatus)] = None,
 ) -> Page[objects.Payment]:
     """Transfers attributed to invoices, newest first."""
     wanted = PaymentFilter(

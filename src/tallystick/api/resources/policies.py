@@ -8,6 +8,7 @@ from litestar import Response, get, post, put
 from litestar.params import JSONBody, QueryParameter
 
 from tallystick.api.answers import changed
+from tallystick.api.document import ALSO_ANSWERS
 from tallystick.api.request import ApiRequest
 from tallystick.api.requests import PreviewConfirmationPolicy, PutConfirmationPolicy
 from tallystick.api.resources.common import ADMIN, READ_INVOICES
@@ -18,7 +19,7 @@ VERSION_MAX = 2**31 - 1
 
 @get(
     "/confirmation_policies",
-    opt=READ_INVOICES,
+    opt=READ_INVOICES | {ALSO_ANSWERS: (404,)},
     tags=["Confirmation policies"],
     operation_id="get_confirmation_policy",
 )

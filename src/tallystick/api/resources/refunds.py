@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from litestar import Response, get, post
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from tallystick.api.answers import changed, created
+from tallystick.api.document import KEY_REQUIRED
 from tallystick.api.refund_requests import BroadcastRefund, CreateRefund, DecideRefund
 from tallystick.api.request import ApiRequest, choice_of, cursor_of, path_id
 from tallystick.api.requests import NoFields
@@ -15,6 +18,7 @@ from tallystick.api.resources.common import (
     WRITE_REFUNDS,
     Cursor,
     Limit,
+    one_of,
 )
 from tallystick.core.ids import IdKind
 from tallystick.core.refund import RefundStatus
@@ -23,7 +27,7 @@ from tallystick.services.paging import LIMIT_DEFAULT, Page
 from tallystick.services.refunds import RefundFilter
 
 
-@post("/refunds", opt=WRITE_REFUNDS, tags=["Refunds"], operation_id="create_refund")
+@post("/refunds", opt=WRITE_REFUNDS | {KEY_REQUIRED: True}, tags=["Refunds"], operation_id="create_refund")
 async def create_refund(request: ApiRequest, data: JSONBody[CreateRefund]) -> Response[objects.Refund]:
     """Ask for a refund of confirmed money. `Idempotency-Key` is required. Nothing is paid before it is approved and
     signed in your wallet. Without an address the answer holds, this one time, the link of the claim page."""
@@ -42,7 +46,7 @@ async def list_refunds(
     request: ApiRequest,
     limit: Limit = LIMIT_DEFAULT,
     cursor: Cursor = None,
-    status: FromQuery[str | None] = None,
+    status: Annotated[str | None, one_of(RefundStatus)] = None,
     invoice_id: FromQuery[str | None] = None,
 ) -> Page[objects.Refund]:
     """Refunds, newest first."""

@@ -8,6 +8,7 @@ from litestar import Response, delete, get, patch, post
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from tallystick.api.answers import changed, created
+from tallystick.api.document import ALSO_ANSWERS
 from tallystick.api.problems import bad_parameter
 from tallystick.api.request import ApiRequest, cursor_of, path_id
 from tallystick.api.requests import ChangeEndpoint, CreateEndpoint, NoFields, Redeliver
@@ -126,7 +127,7 @@ async def ping(
     )
 
 
-@get("/events", opt=READ_EVENTS, tags=["Events"], operation_id="list_events")
+@get("/events", opt=READ_EVENTS | {ALSO_ANSWERS: (422,)}, tags=["Events"], operation_id="list_events")
 async def list_events(
     request: ApiRequest,
     limit: Limit = LIMIT_DEFAULT,
