@@ -237,8 +237,9 @@ def test_what_a_lost_branch_held_waits_again(chain: SimulatedChain) -> None:
     assert chain.spender(beaten.spend_key) == rival.hash
 
 
-def test_a_rival_that_waits_keeps_its_place(chain: SimulatedChain) -> None:
-    """Bug planted: what comes back replaces what waits; a customer's replacement is undone by a reorganisation."""
+def test_rivals_go_and_come_with_their_branches(chain: SimulatedChain) -> None:
+    """What goes and comes back with branches: never two that spend the same. Bug planted: what a branch that comes
+    back holds stays in the mempool."""
     payment = native(SENDERS[0], 0, SHOP, 5)
     rival = instead_of(payment, SHOP, 1)
     chain.submit(payment)

@@ -359,7 +359,8 @@ class SimulatedChain:
         """Make this block the head: how forks of any depth, shorter or longer, become the best chain.
 
         Transactions that only the lost branch held wait in the mempool again, oldest first, before those that waited
-        already; but not those in `lose`, nor any whose spend key the new branch or the mempool uses. Raises KeyError.
+        already; but not those in `lose`, nor any whose spend key the new branch uses. Nothing that waits can spend the
+        same: its place was taken when the lost branch held it. Raises KeyError.
         """
         block = self._blocks[block_hash]
         gained: list[SimulatedBlock] = []
@@ -376,8 +377,7 @@ class SimulatedChain:
         for one in lost:
             for transaction in one.transactions:
                 spend_key = transaction.spend_key
-                free = spend_key not in self._waiting and self.spender(spend_key) is None
-                if free and transaction.hash not in lose:
+                if self.spender(spend_key) is None and transaction.hash not in lose:
                     self._mempool[transaction.hash] = self._known[transaction.hash]
                     self._waiting[spend_key] = transaction.hash
         self._mempool.update(waiting)
