@@ -146,7 +146,7 @@ class Follower:
         if not self._checked_identity:
             await self._check_identity()
         head = await self.source.head()
-        async with self._ctx.database.connection() as connection:
+        async with self._ctx.database.transaction() as connection:
             await network_service.record_head(connection, self._ctx, self._network.name, head.header)
             row = await SQL.read_network.one(connection, name=self._network.name)
         if row is None or row["halted_at"] is not None:
@@ -393,7 +393,7 @@ class Follower:
             await self._show("following")
 
     async def _show(self, status: str, problem: str | None = None) -> None:
-        async with self._ctx.database.connection() as connection:
+        async with self._ctx.database.transaction() as connection:
             await network_service.record_status(connection, self._network.name, status, problem)
 
     async def _note_before_pause(self, state: RetryCallState) -> None:
