@@ -33,11 +33,22 @@ class Database:
         self.url = url
 
     @classmethod
-    async def open(cls, url: str, *, connections_max: int = 10) -> Database:
-        """Open a pool. Raises DatabaseError when the server cannot be reached."""
+    async def open(
+        cls,
+        url: str,
+        *,
+        connections_max: int = 10,
+        connection_class: type[asyncpg.Connection[asyncpg.Record]] = asyncpg.Connection,
+    ) -> Database:
+        """Open a pool. Raises DatabaseError when the server cannot be reached.
+
+        `connection_class` lets the simulation watch statements, and break them off.
+        """
         try:
-            pool = await _open_pool(url, connections_min=1, connections_max=connections_max)
-            aside = await _open_pool(url, connections_min=0, connections_max=ASIDE_CONNECTIONS_MAX)
+            pool = await _open_pool(url, connection_class, connections_min=1, connections_max=connections_max)
+            aside = await _open_pool(
+                url, connection_class, connections_min=0, connections_max=ASIDE_CONNECTIONS_MAX
+            )
         except (OSError, asyncpg.PostgresError, TimeoutError) as error:
             raise DatabaseError(
                 f"The database cannot be reached ({type(error).__name__}).",
@@ -86,7 +97,13 @@ class Database:
             yield connection
 
 
-async def _open_pool(url: str, *, connections_min: int, connections_max: int) -> asyncpg.Pool[asyncpg.Record]:
+async def _open_pool(
+    url: str,
+    connection_class: type[asyncpg.Connection[asyncpg.Record]],
+    *,
+    connections_min: int,
+    connections_max: int,
+) -> asyncpg.Pool[asyncpg.Record]:
     return await asyncpg.create_pool(
         url,
         min_size=connections_min,
@@ -95,6 +112,7 @@ async def _open_pool(url: str, *, connections_min: int, connections_max: int) ->
         command_timeout=STATEMENT_SECONDS_MAX,
         init=_prepare,
         reset=_keep,
+        connection_class=connection_class,
         server_settings={"timezone": "UTC", "application_name": "tallystick"},
     )
 
