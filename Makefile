@@ -3,6 +3,7 @@
 #
 #   make run      a payment from start to end on this machine, then it stays up     ARGS="--port 8080"
 #   make test     all tests, against a real PostgreSQL and a real local chain       ARGS="-k reorg"
+#   make fuzz     odd input for everything that reads from outside, for as long as you say   SECONDS=600
 #   make check    lint, format, types, architecture rules
 #   make bench    the benchmarks, as a table and as JSON
 #   make format   rewrites the sources as `make check` wants them
@@ -15,9 +16,11 @@ BIN = .venv/bin
 # Two cores are the smallest machine we test on; more workers only help where there are more cores.
 TEST_WORKERS ?= 2
 ARGS ?=
+# How long each part of `make fuzz` goes on.
+SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench format lock clean install
+.PHONY: help run test fuzz check bench format lock clean install
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -32,6 +35,10 @@ run:
 test:
 	@$(BOOTSTRAP) dev
 	@. .bootstrap/environment; set -x; exec $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup $(ARGS)
+
+fuzz:
+	@$(BOOTSTRAP) dev
+	@. .bootstrap/environment; set -x; TALLYSTICK_FUZZ_SECONDS=$(SECONDS) exec $(BIN)/python -m pytest -n $(TEST_WORKERS) tests/fuzz $(ARGS)
 
 check:
 	@$(BOOTSTRAP) check

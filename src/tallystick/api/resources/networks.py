@@ -20,7 +20,7 @@ from tallystick.services.paging import Page
 from tallystick.services.quoting import AnswerObject
 
 _SYMBOL: Final = re.compile(r"[A-Za-z0-9._-]{1,20}", re.ASCII)
-_SYMBOL_SCHEMA: Final = {"pattern": f"^{_SYMBOL.pattern}$"}
+_SYMBOL_PATTERN: Final = f"^{_SYMBOL.pattern}$"
 
 
 class RateObject(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,13 +51,15 @@ async def get_rate(
     base: Annotated[
         str,
         QueryParameter(
-            description="The symbol of a configured asset, or an ISO 4217 code.", schema_extra=_SYMBOL_SCHEMA
+            description="The symbol of a configured asset, or an ISO 4217 code.",
+            schema_extra={"pattern": _SYMBOL_PATTERN, "examples": ["ETH"]},
         ),
     ],
     quote: Annotated[
         str,
         QueryParameter(
-            description="An ISO 4217 code, or the symbol of a configured asset.", schema_extra=_SYMBOL_SCHEMA
+            description="An ISO 4217 code, or the symbol of a configured asset.",
+            schema_extra={"pattern": _SYMBOL_PATTERN, "examples": ["USD"]},
         ),
     ],
 ) -> RateObject:
