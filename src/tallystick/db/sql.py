@@ -8,11 +8,12 @@ Must not: build SQL from strings.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import resources
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import aiosql
 import asyncpg
@@ -20,16 +21,19 @@ from aiosql.adapters.asyncpg import AsyncPGAdapter
 from asyncpg.pool import PoolConnectionProxy
 
 Record: TypeAlias = asyncpg.Record
+_PLACE: Final = re.compile(r"\$([0-9]+)")
+
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One named statement: positional SQL and the names of its parameters in order."""
+    """One named statement: positional SQL, the names of its parameters in order, and what its comment says."""
 
     name: str
     sql: str
     parameters: tuple[str, ...]
+    about: str = ""
 
     def _arguments(self, given: dict[str, Any]) -> tuple[Any, ...]:
         if given.keys() != set(self.parameters):
@@ -71,6 +75,31 @@ class Statements:
         except KeyError:
             raise AttributeError(f"no statement named {name}") from None
 
+    def items(self) -> Mapping[str, Statement]:
+        """Every statement by its name."""
+        return self._statements
+
+
+def union(name: str, statements: Iterable[Statement]) -> Statement:
+    """Statements with the same columns as one, whose first column says by name which of them a row comes from.
+
+    Parameters of the same name are one. The text of each is taken as it was written.
+    """
+    parameters: list[str] = []
+    parts: list[str] = []
+    for statement in statements:
+        parameters += [one for one in statement.parameters if one not in parameters]
+        places = {str(at): one for at, one in enumerate(statement.parameters, start=1)}
+        text = statement.sql.rstrip().rstrip(";")
+        sql = _PLACE.sub(partial(_renumbered, places, parameters), text)
+        # Names and texts are those of our own files.
+        parts.append(f"(SELECT '{statement.name}' AS name, part.* FROM (\n{sql}\n) AS part)")  # noqa: S608
+    return Statement(name, "\nUNION ALL\n".join(parts), tuple(parameters))
+
+
+def _renumbered(places: Mapping[str, str], parameters: list[str], found: re.Match[str]) -> str:
+    return f"${parameters.index(places[found[1]]) + 1}"
+
 
 @cache
 def load(aggregate: str) -> Statements:
@@ -82,5 +111,7 @@ def load(aggregate: str) -> Statements:
     for name in queries.available_queries:
         if name.endswith("_cursor") and name.removesuffix("_cursor") in queries.available_queries:
             continue  # aiosql offers a cursor variant of each select; we never use it
-        found[name] = Statement(name, getattr(queries, name).sql, tuple(adapter.var_sorted[name]))
+        query = getattr(queries, name)
+        about = " ".join((query.__doc__ or "").split())
+        found[name] = Statement(name, query.sql, tuple(adapter.var_sorted[name]), about)
     return Statements(found)
