@@ -172,7 +172,8 @@ _BREAKS: tuple[tuple[str, str], ...] = (
     (
         "check-overdue",
         """UPDATE networks SET status = 'following'; INSERT INTO balance_checks
-            (network, address, family, invoice_id, due_at) SELECT n.name, a.address, a.family, a.invoice_id, '1980-01-01' FROM networks AS n, addresses AS a""",
+            (network, address, family, invoice_id, due_at)
+        SELECT n.name, a.address, a.family, a.invoice_id, '1980-01-01' FROM networks AS n, addresses AS a""",
     ),
     ("orphan", f"{UNGUARDED} DELETE FROM payments"),
     ("orphan", f"{UNGUARDED} DELETE FROM transfers"),
