@@ -19,6 +19,7 @@ from tallystick.db.sql import Connection
 
 CONNECT_SECONDS_MAX: Final = 10
 STATEMENT_SECONDS_MAX: Final = 60
+STATEMENT_BYTES_PREPARED_MAX: Final = 200_000  # the rules of an audit are one long statement, prepared once
 ASIDE_CONNECTIONS_MAX: Final = 2
 
 
@@ -110,6 +111,7 @@ async def _open_pool(
         max_size=connections_max,
         timeout=CONNECT_SECONDS_MAX,
         command_timeout=STATEMENT_SECONDS_MAX,
+        max_cacheable_statement_size=STATEMENT_BYTES_PREPARED_MAX,
         init=_prepare,
         reset=_keep,
         connection_class=connection_class,

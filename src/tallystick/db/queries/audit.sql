@@ -1,5 +1,10 @@
 -- What an audit reads besides its rules.
 
+-- name: plan_once
+-- For the rest of this transaction a statement is planned once for any number of invoices. A rule's own plan is quick to
+-- run, and all rules together are long to plan.
+SELECT set_config('plan_cache_mode', 'force_generic_plan', true);
+
 -- name: wakeups_of
 -- What these invoices wait for.
 SELECT invoice_id, network, marker, position FROM wakeups WHERE invoice_id = ANY(:ids::text[]);

@@ -35,27 +35,26 @@ FROM invoices AS i LEFT JOIN LATERAL (
 WHERE i.id = ANY(:ids::text[]) AND (t.to_status, t.sequence) IS DISTINCT FROM (i.status, i.sequence);
 
 -- name: transition_event
--- Every transition has exactly one event, which tells what the transition says.
-SELECT t.invoice_id AS object_id, format('transition %s to %s has %s', t.sequence, t.to_status, e.events) AS detail
-FROM transitions AS t, LATERAL (
-    SELECT count(*) AS events FROM events AS v
-    WHERE v.object_id = t.invoice_id AND v.type = 'invoice.' || t.to_status
-      AND v.body #>> '{data,transition,sequence}' = t.sequence::text
-      AND v.body #>> '{data,transition,from}' IS NOT DISTINCT FROM t.from_status
-      AND v.body #>> '{data,transition,to}' = t.to_status
-      AND v.body #>> '{data,transition,reason}' = t.reason
-      AND v.body #>> '{data,object,status}' = t.to_status
-      AND (v.body #> '{data,transition,evidence}')::jsonb = t.evidence) AS e
-WHERE t.invoice_id = ANY(:ids::text[]) AND e.events <> 1;
+-- Every transition has exactly one event, of the same number, which says of itself what it is and what the transition says.
+SELECT t.invoice_id AS object_id, format('transition %s to %s is told by %s', t.sequence, t.to_status, coalesce(v.id, 'nothing')) AS detail
+FROM transitions AS t
+LEFT JOIN events AS v ON v.object_id = t.invoice_id AND v.sequence = t.sequence
+LEFT JOIN LATERAL jsonb_extract_path(v.body::jsonb, VARIADIC '{}') AS told(body) ON true -- read once
+WHERE t.invoice_id = ANY(:ids::text[]) AND (
+    (v.type, told.body ->> 'id', told.body ->> 'type', told.body #>> '{data,object,id}', told.body #>> '{data,sequence}',
+     told.body #>> '{data,object,status}', told.body #>> '{data,transition,sequence}', told.body #>> '{data,transition,from}',
+     told.body #>> '{data,transition,to}', told.body #>> '{data,transition,reason}', told.body #> '{data,transition,evidence}')
+    IS DISTINCT FROM
+    ('invoice.' || t.to_status, v.id, v.type, t.invoice_id, t.sequence::text, t.to_status, t.sequence::text, t.from_status,
+     t.to_status, t.reason, t.evidence));
 
 -- name: event_transition
--- Every event of an invoice belongs to a transition.
+-- Every event of an invoice belongs to the transition of its number.
 SELECT e.object_id, format('%s (%s) belongs to none', e.id, e.type) AS detail
 FROM events AS e
 WHERE e.object_id = ANY(:ids::text[]) AND NOT EXISTS (
     SELECT 1 FROM transitions AS t
-    WHERE t.invoice_id = e.object_id AND 'invoice.' || t.to_status = e.type
-      AND t.sequence::text = e.body #>> '{data,transition,sequence}');
+    WHERE t.invoice_id = e.object_id AND t.sequence = e.sequence AND 'invoice.' || t.to_status = e.type);
 
 -- name: event_gap
 -- The events of an object are numbered 1, 2, … without gaps.
@@ -79,14 +78,14 @@ FROM (SELECT id, event_sequence FROM invoices WHERE id = ANY(:ids::text[])
 WHERE e.events <> o.event_sequence;
 
 -- name: event_body
--- What an event says it is, it is: its own id, type, object and number, and of its object the status.
+-- An event of a payment, an exception or a refund says of itself what it is: its id, type, object and number.
 SELECT e.object_id, format('%s (%s, number %s) says otherwise of itself', e.id, e.type, e.sequence) AS detail
-FROM (SELECT id FROM invoices WHERE id = ANY(:ids::text[])
-      UNION ALL SELECT id FROM payments WHERE invoice_id = ANY(:ids::text[])
+FROM (SELECT id FROM payments WHERE invoice_id = ANY(:ids::text[])
       UNION ALL SELECT id FROM exceptions WHERE invoice_id = ANY(:ids::text[])
       UNION ALL SELECT id FROM refunds WHERE invoice_id = ANY(:ids::text[])) AS o
 JOIN events AS e ON e.object_id = o.id
-WHERE (e.body ->> 'id', e.body ->> 'type', e.body #>> '{data,object,id}', e.body #>> '{data,sequence}')
+CROSS JOIN LATERAL jsonb_extract_path(e.body::jsonb, VARIADIC '{}') AS told(body) -- read once
+WHERE (told.body ->> 'id', told.body ->> 'type', told.body #>> '{data,object,id}', told.body #>> '{data,sequence}')
     IS DISTINCT FROM (e.id, e.type, e.object_id, e.sequence::text);
 
 -- name: event_status
