@@ -319,14 +319,17 @@ FROM payment_options AS o LEFT JOIN addresses AS a ON a.option_id = o.id
 WHERE o.invoice_id = ANY(:ids::text[]) AND o.address IS DISTINCT FROM a.address;
 
 -- name: invoice_idle
--- An invoice that waits for its window, or for confirmations, is going to be judged again.
+-- An invoice that waits for its window, or for confirmations, is going to be judged again. (What came after the window
+-- can be confirmed before every network was read up to the window's end: then only that is waited for.)
 SELECT i.id AS object_id, format('%s, and waits for nothing', i.status) AS detail
 FROM invoices AS i
 WHERE i.id = ANY(:ids::text[])
   AND (i.status IN ('created', 'quoted', 'awaiting_payment', 'partially_paid')
        AND NOT EXISTS (SELECT 1 FROM wakeups AS w WHERE w.invoice_id = i.id AND w.marker = 'time')
     OR i.status = 'confirming'
-       AND NOT EXISTS (SELECT 1 FROM wakeups AS w WHERE w.invoice_id = i.id AND w.marker <> 'time'));
+       AND NOT EXISTS (SELECT 1 FROM wakeups AS w WHERE w.invoice_id = i.id)
+       AND NOT EXISTS (SELECT 1 FROM transfers AS t JOIN sightings AS s ON s.transfer_id = t.id
+                       WHERE t.invoice_id = i.id AND s.gone_at IS NULL));
 
 -- name: case_owner
 -- An open exception has somebody who has it.
