@@ -138,8 +138,9 @@ def parse_listen(text: str) -> tuple[str, int]:
 
 
 def _listen(top: Table) -> tuple[str, int]:
+    text = top.text("listen", DEFAULT_LISTEN)
     try:
-        return parse_listen(top.text("listen", DEFAULT_LISTEN))
+        return parse_listen(text)
     except ConfigurationError as problem:
         raise top.error("listen", problem.what.rstrip(".")) from None
 

@@ -23,12 +23,14 @@ PREFIX: Final = "TALLYSTICK_"
 LEVEL_SEPARATOR: Final = "__"
 FILE_BYTES_MAX: Final = 1 << 20
 TEXT_LENGTH_MAX: Final = 4096
+KEY_PARTS_MAX: Final = 64
 LIST_LENGTH_MAX: Final = 64
 BRACKETS_MAX: Final = 2 * LIST_LENGTH_MAX
 _NEAREST_CUTOFF: Final = 0.6
 _MISSPELT_CUTOFF: Final = 0.8  # of a variable that may as well belong to something else
 _TRUE: Final = frozenset({"true", "yes", "on", "1"})
 _FALSE: Final = frozenset({"false", "no", "off", "0"})
+_QUOTED: Final = re.compile(r""""[^"\n]*"|'[^'\n]*'""")
 _INTEGER: Final = re.compile(r"-?[0-9]{1,30}", re.ASCII)
 _MISSING: Final = object()
 
@@ -68,7 +70,11 @@ def parse(content: bytes, *, origin: str) -> dict[str, Any]:
             f"The configuration is larger than {FILE_BYTES_MAX} bytes.", object_id=origin
         )
     try:
-        return tomllib.loads(content.decode("utf-8"))
+        text = content.decode("utf-8")
+        # The parser takes the square of a dotted key's parts: a file of them would keep it busy for days.
+        if any(line.count(".") > KEY_PARTS_MAX for line in _QUOTED.sub("", text).splitlines()):
+            raise RecursionError
+        return tomllib.loads(text)
     except UnicodeDecodeError:
         problem = "it is not UTF-8 text"
     except RecursionError:
@@ -140,7 +146,7 @@ def _key_for(path: list[str], level: str) -> str:
 
 def _unknown(key: str, nearest: str | None, origin: str) -> NoReturn:
     raise ConfigurationError(
-        f"There is no setting {key!r}.",
+        f"There is no setting {_printable(key)!r}.",
         object_id=origin,
         remedy=f"Did you mean {nearest!r}?" if nearest else "Remove it.",
     )
@@ -287,4 +293,4 @@ def _kind(value: object) -> str:
 
 
 def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text[:100])
+    return "".join(character if character.isprintable() else "?" for character in text[:200])

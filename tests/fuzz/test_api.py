@@ -25,8 +25,8 @@ from tallystick.api.metrics import REQUEST_SECONDS
 from tests.fuzz.shop import busy_shop
 from tests.support.invariants import check_invariants
 
-# What these need is in other objects (what is left of a payment, which actions a case has); their good answers are shown
-# in tests/api. All others are answered well at least once.
+# What these need is in other objects: what is left of a payment, which actions a case has. Their good answers are
+# shown in tests/api. All others are answered well at least once.
 MOSTLY_REFUSED = {("POST", "/v1/refunds"), ("POST", "/v1/exceptions/{exception_id}/resolve")}
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 SECONDS = os.environ.get("TALLYSTICK_FUZZ_SECONDS", "")

@@ -54,5 +54,5 @@ def _calls(addresses: Sequence[str], block: Any) -> list[Call]:
 
 
 def _states(answers: Sequence[msgspec.Raw | RpcRefused]) -> list[AccountState]:
-    numbers = [quantity(value_in(answer, str)[:67]) for answer in answers]
+    numbers = [quantity(value_in(answer, str)) for answer in answers]
     return [AccountState(*pair) for pair in zip(numbers[::2], numbers[1::2], strict=True)]

@@ -106,6 +106,8 @@ def checked_block(
             _check_log_texts(present)
         _require_numbers(answer.transactions, present)
         transfers, spends = _extract(answer.transactions, present)
+        if len(spends) != len(present):
+            raise SourceIncomplete("Two of the block's transactions use up the same nonce of one sender.")
     except SourceIncomplete as error:
         where = f"block {header.height} {header.hash}"
         raise SourceIncomplete(error.what, object_id=where, remedy=_TRY_AGAIN) from None

@@ -12,7 +12,7 @@ thousands of them.
 
 from __future__ import annotations
 
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Final, Generic, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -22,7 +22,8 @@ AnswerT = TypeVar("AnswerT")
 
 Hash = Annotated[str, Meta(min_length=66, max_length=66)]
 AddressText = Annotated[str, Meta(min_length=42, max_length=42)]
-Quantity = Annotated[str, Meta(min_length=3, max_length=66)]
+_QUANTITY_LENGTH_MAX: Final = 66
+Quantity = Annotated[str, Meta(min_length=3, max_length=_QUANTITY_LENGTH_MAX)]
 Bloom = Annotated[str, Meta(min_length=514, max_length=514)]
 
 
@@ -172,10 +173,10 @@ class TracedTransaction(Struct, rename={"tx_hash": "txHash"}, gc=False):
 
 
 def quantity(text: str) -> int:
-    """The number in a hex quantity (EIP-1474), leading zeros tolerated. Raises SourceIncomplete."""
+    """The number in a hex quantity of at most 32 bytes (EIP-1474), leading zeros tolerated. Raises SourceIncomplete."""
     digits = text[2:]
     # `int` alone would also take signs, underscores, spaces and digits of other scripts.
-    if text[:2] == "0x" and digits.isalnum() and digits.isascii():
+    if text[:2] == "0x" and len(text) <= _QUANTITY_LENGTH_MAX and digits.isalnum() and digits.isascii():
         try:
             return int(digits, 16)
         except ValueError:

@@ -329,7 +329,7 @@ class EvmSource:
         node.verified, node.wrong_chain, node.problem = True, False, None
 
     def _expect_chain_id(self, node: _Node, text: str) -> None:
-        found, wanted = quantity(text[:66]), self._options.chain_id
+        found, wanted = quantity(text), self._options.chain_id
         if found != wanted:
             raise self._wrong_chain(node, f"serves chain id {found}, but {wanted} is configured")
 

@@ -21,6 +21,7 @@ must not depend on which node was asked.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final, TypeAlias
@@ -40,6 +41,7 @@ from tallystick.core.errors import SourceIncomplete
 FRAMES_MAX: Final = 1_000_000
 """Steps of one block that are looked at. A block's gas pays for far fewer."""
 
+_ADDRESS: Final = re.compile(r"0x[0-9a-f]{40}", re.ASCII)
 _ZERO_ADDRESS: Final = "0x" + "00" * 20
 # Ethereum's own types. Others are given a root of their own kind by their chains, which says nothing against it.
 _ROOT_IS_THE_TRANSACTION: Final = frozenset({None, "0x0", "0x1", "0x2", "0x3", "0x4"})
@@ -221,8 +223,11 @@ def _move(kind: str, sender: str | None, to: str | None, value: str | None) -> I
     if amount == 0 or name in _STILL:
         return
     if name not in _MOVING or sender is None or to is None:
-        raise SourceIncomplete(f"A node's trace moves coin by a step of an unknown kind ({name[:40]}).")
-    yield sender.lower(), to.lower(), amount
+        raise SourceIncomplete(f"A node's trace moves coin by a step of an unknown kind ({name[:40]!a}).")
+    source, target = sender.lower(), to.lower()
+    if _ADDRESS.fullmatch(source) is None or _ADDRESS.fullmatch(target) is None:
+        raise SourceIncomplete("A node's trace holds something else where an address belongs.")
+    yield source, target, amount
 
 
 def _with_moves(block: Block, answer: BlockAnswer, moves: Sequence[Sequence[Move]]) -> Block:
