@@ -38,7 +38,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "server": INNER | {"config", "observability"},
     "runtime": HELD_BY_ALL_OUTER | {"api", "web", "workers", "server"},
     "demo": HELD_BY_ALL_OUTER | {"api", "web", "workers", "server", "runtime", "cli"},
-    "cli": HELD_BY_ALL_OUTER | {"api", "web", "workers", "server", "runtime", "demo"},
+    "simulation": HELD_BY_ALL_OUTER | {"api", "workers", "runtime"},
+    "cli": HELD_BY_ALL_OUTER | {"api", "web", "workers", "server", "runtime", "demo", "simulation"},
     "__main__": frozenset({"cli"}),
     "__init__": frozenset(),
 }

@@ -41,6 +41,7 @@ _COMMANDS: Final = (
     ("network", "manage:network", "Resume a halted network, or raise what it requires."),
     ("doctor", "doctor:doctor", "Check configuration, database, nodes, tokens, clocks."),
     ("config", "manage:config", "Print an explained configuration file."),
+    ("simulate", "simulate:simulate", "Run the whole system against simulated networks, people and failures."),
     ("bench", "bench:bench", "Run the benchmarks of a checkout."),
 )
 

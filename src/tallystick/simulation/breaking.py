@@ -62,7 +62,9 @@ class Breaker:
         """Carry a statement out, unless it breaks off here."""
         if self.watching is not None:
             await self.watching(query)
-        if query.startswith("BEGIN"):  # says nothing to the database yet: breaking before what follows is the same
+        if query.startswith(
+            "BEGIN"
+        ):  # says nothing to the database yet: breaking before what follows is the same
             return await run()
         self.statements += 1
         commits = query.startswith("COMMIT")

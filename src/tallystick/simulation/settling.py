@@ -16,9 +16,10 @@ from tallystick.simulation.checks import SQL
 from tallystick.simulation.receivers import Mood
 from tallystick.simulation.world import World
 
-BLOCKS_AFTER: Final = 30
+BLOCKS_AFTER: Final = 18  # more than any requirement, finality lag or safety depth here
 POLLS_MAX: Final = 60
 ROUNDS_MAX: Final = 40
+TURNS_MAX: Final = 500
 CALL_AGE_MAX: Final = timedelta(hours=24)
 """Nobody repeats a call that is older: its answer is promised for so long."""
 
@@ -86,12 +87,16 @@ async def _work_it_off(world: World) -> None:
 
 async def _deliver_everything(world: World) -> None:
     """Deliver until nothing waits, leaping to the time of the next attempt."""
-    for _ in range(ROUNDS_MAX):
+    for _ in range(TURNS_MAX):
         await work_actions.deliver(world)
         async with world.database.connection() as connection:
             due = await SQL.earliest_delivery.value(connection)
         if due is None:
+            await world.courier.keep_house(
+                count_max=1
+            )  # what waits for an endpoint that takes nothing any more
             return
         wait = (due - world.clock.now()).total_seconds()
         if wait > 0:
             world.clock.advance(int(wait * 1000) + 1)
+    world.flaw("workers-come-to-rest", "", f"deliveries still wait after {TURNS_MAX} turns")
