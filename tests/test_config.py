@@ -128,7 +128,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     ({"listen": "8420"}, "listen: "),
     ({"listen": "127.0.0.1:70000"}, "listen: "),
-    ({"listen": 8420}, "must be a text"),
+    ({"listen": 8420}, "listen: must be a text"),
     ({"public_url": "https://a.example/shop"}, "public_url: must be only"),
     ({"public_url": "ftp://a.example"}, "public_url: "),
     ({"public_url": "http://[broken"}, "public_url: "),
