@@ -91,6 +91,7 @@ FACTS = frozenset(
         "anchors",
         "conflicts",
         "transitions",
+        "transition_log",
         "events",
         "delivery_attempts",
         "quotes",

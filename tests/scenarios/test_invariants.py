@@ -33,22 +33,28 @@ _SENT = """INSERT INTO refund_transfers SELECT 'trf_{name}', r.id, r.invoice_id,
 
 # Rule and what to do to break it. One that can be broken in several ways stands several times.
 _BREAKS: tuple[tuple[str, str], ...] = (
-    ("transition-gap", "UPDATE transitions SET sequence = 9 WHERE sequence = 5"),
-    ("transition-chain", "UPDATE transitions SET from_status = 'quoted' WHERE sequence = 4"),
-    ("transition-edge", "UPDATE transitions SET to_status = 'settled' WHERE sequence = 3"),
+    ("transition-gap", f"{UNGUARDED} UPDATE transitions SET sequence = 9 WHERE sequence = 5"),
+    ("transition-chain", f"{UNGUARDED} UPDATE transitions SET from_status = 'quoted' WHERE sequence = 4"),
+    ("transition-edge", f"{UNGUARDED} UPDATE transitions SET to_status = 'settled' WHERE sequence = 3"),
     (
         "transition-edge",
-        """ALTER TABLE transitions DROP CONSTRAINT transitions_reason_check;
-        UPDATE transitions SET reason = 'luck' WHERE sequence = 3""",
+        f"""ALTER TABLE transitions DROP CONSTRAINT transitions_reason_check;
+        {UNGUARDED} UPDATE transitions SET reason = 'luck' WHERE sequence = 3""",
     ),
     (
         "transition-evidence",
-        """ALTER TABLE transitions DROP CONSTRAINT transitions_evidence_check;
-        UPDATE transitions SET evidence = '[]' WHERE sequence = 3""",
+        f"""ALTER TABLE transitions DROP CONSTRAINT transitions_evidence_check;
+        {UNGUARDED} UPDATE transitions SET evidence = '[]' WHERE sequence = 3""",
     ),
+    ("log-hash", f"{UNGUARDED} UPDATE transitions SET actor_id = 'me' WHERE sequence = 2"),
+    ("log-head", f"{UNGUARDED} UPDATE transition_log_heads SET length = length - 1"),
+    ("log-gap", f"{UNGUARDED} DELETE FROM transition_log WHERE position = 2"),
     ("transition-last", "UPDATE invoices SET status = 'overpaid' WHERE status = 'paid'"),
     ("transition-event", f"{UNGUARDED} DELETE FROM events WHERE type = 'invoice.paid'"),
-    ("transition-event", "UPDATE transitions SET evidence = evidence || evidence WHERE sequence = 4"),
+    (
+        "transition-event",
+        f"{UNGUARDED} UPDATE transitions SET evidence = evidence || evidence WHERE sequence = 4",
+    ),
     ("event-transition", "UPDATE events SET type = 'invoice.expired' WHERE type = 'invoice.paid'"),
     ("event-gap", f"{UNGUARDED} DELETE FROM events WHERE type = 'invoice.quoted'"),
     ("event-count", "UPDATE payments SET event_sequence = 7"),

@@ -19,7 +19,16 @@ _OF_INVOICES: Final = {**load("audit_invoices").items(), **load("audit_ledger").
 _OF_ALL: Final = load("audit_whole").items()
 
 DEEP: Final = frozenset(
-    {"orphan", "event_other", "index_spent", "account_sum", "account_onchain", "chain_height", "chain_parent"}
+    {
+        "account_onchain",
+        "account_sum",
+        "chain_height",
+        "chain_parent",
+        "event_other",
+        "index_spent",
+        "log_gap",
+        "orphan",
+    }
 )
 """Rules about the whole that read whole tables. The others follow an index, or what is open."""
 
@@ -29,8 +38,12 @@ GUARDS: Final = (
     "postings_once",
     "ledger_entries_only_grow",
     "postings_only_grow",
+    "transitions_logged",
+    "transitions_only_grow",
+    "transition_log_only_grows",
+    "merchants_get_logs",
 )
-"""Triggers that refuse what no code of ours does."""
+"""Triggers and constraints that refuse what no code of ours does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Writing invoices: each status with the one it expects, many in one statement.
 
 For: the one writer of statuses (`services.assessing`), and the creation of invoices. Holds true: a status is written
-only with the status it expects; whatever is written for many invoices takes one statement.
+only with the status it expects; whatever is written for many invoices takes one statement; history is noted for its
+log.
 Must not: decide a status, or read.
 """
 
@@ -18,6 +19,7 @@ from tallystick.core.chain import Finality
 from tallystick.core.errors import StaleWrite
 from tallystick.core.invoice import Match, PaymentStatus, Status
 from tallystick.db.invoices import SQL, StoredInvoice, StoredOption
+from tallystick.db.sealing import note
 from tallystick.db.sql import Connection
 
 
@@ -98,6 +100,7 @@ async def write_transitions(connection: Connection, writes: Sequence[TransitionW
         evidence=[write.evidence for write in writes],
         at=at,
     )
+    note(connection, [(write.invoice_id, write.sequence) for write in writes])
 
 
 async def write_payments(connection: Connection, writes: Sequence[PaymentWrite], at: datetime) -> None:
@@ -186,6 +189,7 @@ async def insert_invoice(
         wakeup_markers=[wakeup.marker for wakeup in wakeups],
         wakeup_positions=[wakeup.position for wakeup in wakeups],
     )
+    note(connection, [(step.invoice_id, step.sequence) for step in history])
 
 
 def _option_columns(options: Sequence[StoredOption]) -> dict[str, list[Any]]:

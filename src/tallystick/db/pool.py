@@ -1,6 +1,7 @@
 """The pool of connections and the transaction, the only two ways to the database.
 
-Holds true: a transaction is all or nothing; connections speak UTC and give up a statement that runs too long.
+Holds true: a transaction is all or nothing, and what it wrote into history is in the log of transitions (`db.sealing`);
+connections speak UTC and give up a statement that runs too long.
 JSON is written as the text that was rendered and read as values; NUMERIC is an `int` both ways.
 Must not: retry a transaction by itself (the caller knows whether its work may be repeated).
 """
@@ -15,6 +16,7 @@ from typing import Final
 import asyncpg
 
 from tallystick.core.errors import DatabaseError
+from tallystick.db.sealing import noting, seal
 from tallystick.db.sql import Connection
 
 CONNECT_SECONDS_MAX: Final = 10
@@ -93,9 +95,14 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """A READ COMMITTED transaction: committed at the end of the block, rolled back by any exception."""
+        """A READ COMMITTED transaction: committed at the end of the block, rolled back by any exception.
+
+        What it wrote into the history of invoices is sealed in the log right before the commit.
+        """
         async with self._pool.acquire() as connection, connection.transaction():
-            yield connection
+            with noting(connection):
+                yield connection
+                await seal(connection)
 
 
 async def _open_pool(

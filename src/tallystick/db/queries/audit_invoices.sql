@@ -27,6 +27,29 @@ WHERE t.invoice_id = ANY(:ids::text[])
 SELECT t.invoice_id AS object_id, format('transition %s has none', t.sequence) AS detail
 FROM transitions AS t WHERE t.invoice_id = ANY(:ids::text[]) AND jsonb_array_length(t.evidence) = 0;
 
+-- name: log_hash
+-- Every transition stands in its merchant's log, after those before it, and the log's hash covers all of it: no transition
+-- and no row of the log was changed, removed, inserted or moved.
+SELECT t.invoice_id AS object_id, format('transition %s is not in the log', t.sequence) AS detail
+FROM transitions AS t
+WHERE t.invoice_id = ANY(:ids::text[])
+  AND NOT EXISTS (SELECT 1 FROM transition_log AS l WHERE l.invoice_id = t.invoice_id AND l.sequence = t.sequence)
+UNION ALL
+SELECT l.invoice_id, format('transition %s, row %s of the log of %s, %s', l.sequence, l.position, l.merchant_id, CASE
+    WHEN t.sequence IS NULL THEN 'is not there' WHEN b.position IS NULL AND l.position > 1 THEN 'follows a row that is not there'
+    ELSE 'is not what was sealed' END)
+FROM transition_log AS l JOIN invoices AS i ON i.id = l.invoice_id
+LEFT JOIN transitions AS t ON t.invoice_id = l.invoice_id AND t.sequence = l.sequence
+LEFT JOIN transition_log AS b ON b.merchant_id = l.merchant_id AND b.position = l.position - 1
+WHERE l.invoice_id = ANY(:ids::text[])
+  AND (l.merchant_id <> i.merchant_id OR l.hash IS DISTINCT FROM sha256(
+      CASE l.position WHEN 1 THEN transition_log_start(l.merchant_id) ELSE b.hash END || transition_digest(t)))
+UNION ALL
+SELECT l.invoice_id, format('transition %s stands in the log before the one before it', l.sequence)
+FROM transition_log AS l JOIN transition_log AS b
+    ON b.invoice_id = l.invoice_id AND b.sequence = l.sequence - 1 AND (b.merchant_id <> l.merchant_id OR b.position > l.position)
+WHERE l.invoice_id = ANY(:ids::text[]);
+
 -- name: transition_last
 -- The last transition is the invoice's status and number.
 SELECT i.id AS object_id, format('%s at %s, its last transition leads to %s at %s', i.status, i.sequence, t.to_status, t.sequence) AS detail

@@ -37,6 +37,22 @@ WHERE (n.cursor_hash, n.cursor_height, n.cursor_time) IS DISTINCT FROM (b.hash, 
 SELECT n.name AS object_id, format('safe %s, finalized %s, cursor %s', n.safe_height, n.finalized_height, n.cursor_height) AS detail
 FROM networks AS n WHERE n.safe_height > n.cursor_height OR n.finalized_height > n.cursor_height;
 
+-- name: log_head
+-- The log of a merchant ends where it is said to end: nothing was taken from its end, or put there.
+SELECT m.id AS object_id, format('it is said to end with row %s, and ends with row %s', coalesce(h.length::text, 'none'),
+    coalesce(l.position::text, 'none')) AS detail
+FROM merchants AS m LEFT JOIN transition_log_heads AS h ON h.merchant_id = m.id
+LEFT JOIN LATERAL (SELECT e.position, e.hash FROM transition_log AS e WHERE e.merchant_id = m.id ORDER BY e.position DESC LIMIT 1) AS l ON true
+WHERE (h.length, h.hash) IS DISTINCT FROM (coalesce(l.position, 0), coalesce(l.hash, transition_log_start(m.id)));
+
+-- name: log_gap
+-- The log of a merchant is numbered 1, 2, … without gaps, and is about invoices that are there.
+SELECT l.merchant_id AS object_id, format('%s rows, numbered %s to %s', count(*), min(l.position), max(l.position)) AS detail
+FROM transition_log AS l GROUP BY l.merchant_id HAVING min(l.position) <> 1 OR max(l.position) <> count(*)
+UNION ALL
+SELECT l.merchant_id, format('row %s is about %s, which is not there', l.position, l.invoice_id)
+FROM transition_log AS l WHERE NOT EXISTS (SELECT 1 FROM invoices AS i WHERE i.id = l.invoice_id);
+
 -- name: wakeup_height
 -- Nothing waits for a height that its network has reached.
 SELECT w.invoice_id AS object_id, format('it waits for %s %s of %s, reached', w.marker, w.position, w.network) AS detail
@@ -120,10 +136,16 @@ FROM addresses AS a JOIN wallets AS w ON w.id = a.wallet_id
 GROUP BY w.key_fingerprint, a.family, a.derivation_index HAVING count(*) > 1;
 
 -- name: guard
--- The triggers that keep facts as they are, and the books in balance, are there and at work.
+-- What keeps facts as they are, the books in balance and history in its log is there and at work; so is every reference
+-- from one table to another.
 SELECT g.name AS object_id, 'it is missing, or switched off' AS detail
 FROM unnest(:guards::text[]) AS g(name)
-WHERE NOT EXISTS (SELECT 1 FROM pg_trigger AS t WHERE t.tgname = g.name AND t.tgenabled IN ('O', 'A') AND NOT t.tgisinternal);
+WHERE NOT EXISTS (SELECT 1 FROM pg_trigger AS t WHERE t.tgname = g.name AND t.tgenabled IN ('O', 'A') AND NOT t.tgisinternal)
+  AND NOT EXISTS (SELECT 1 FROM pg_constraint AS c WHERE c.conname = g.name AND c.convalidated)
+UNION ALL
+SELECT c.relname, format('its trigger %s is switched off', t.tgname)
+FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
+WHERE c.relnamespace = 'public'::regnamespace AND t.tgenabled NOT IN ('O', 'A');
 
 -- name: orphan
 -- What belongs to something belongs to something that is there.
