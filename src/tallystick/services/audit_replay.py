@@ -191,7 +191,8 @@ def _cases(
             detail = f"nobody has to do with it that {sorted(case.transfer_ids)} are {case.kind}"
             yield stored.Broken("replay-case", invoice.id, detail)
     for row in rows:
-        if row["status"] == "open" and row["kind"] in DERIVED and row["kind"] not in wanted:
+        lasting = row["kind"] == CaseKind.UNSUPPORTED_TOKEN  # junk may come back; see `services.cases`
+        if row["status"] == "open" and row["kind"] in DERIVED and not lasting and row["kind"] not in wanted:
             yield stored.Broken("replay-case", row["id"], f"it is open, and nothing is {row['kind']}")
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from tallystick.core.chain import Channel
-from tallystick.db.sql import load
+from tallystick.db.sql import Record, load
 from tallystick.services.auditing import Problem
+from tallystick.services.credit_keys import PLACES
 from tallystick.simulation.world import Place, World
 
 SQL: Final = load("simulation")
@@ -35,14 +36,7 @@ async def truth_problems(world: World) -> list[Problem]:
         addresses = {row["address"] for row in await SQL.issued_addresses.all(connection)}
         for place in world.places.values():
             stored = {
-                _Fact(
-                    row["tx_hash"],
-                    row["channel"],
-                    row["ordinal"],
-                    row["contract"],
-                    row["recipient"],
-                    row["amount"],
-                )
+                _stored_fact(row)
                 for row in await SQL.best_transfers.all(connection, network=place.network.name)
             }
             problems += _compare(place, addresses, stored)
@@ -60,6 +54,12 @@ async def truth_problems(world: World) -> list[Problem]:
                 Problem("delivered-at-least-once", row["event_id"], "called delivered, never arrived")
             )
     return problems
+
+
+def _stored_fact(row: Record) -> _Fact:
+    # Above PLACES stands the same place of the same transaction, mined again with another content.
+    place = row["ordinal"] % PLACES
+    return _Fact(row["tx_hash"], row["channel"], place, row["contract"], row["recipient"], row["amount"])
 
 
 def _compare(place: Place, addresses: set[str], stored: set[_Fact]) -> list[Problem]:
