@@ -9,7 +9,7 @@ Must not: retry a transaction by itself (the caller knows whether its work may b
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -21,8 +21,10 @@ from tallystick.db.sql import Connection
 
 CONNECT_SECONDS_MAX: Final = 10
 STATEMENT_SECONDS_MAX: Final = 60
+STATEMENTS_PREPARED_MAX: Final = 500  # more than we have: what is pushed out is planned anew at each use
 STATEMENT_BYTES_PREPARED_MAX: Final = 200_000  # the rules of an audit are one long statement, prepared once
 ASIDE_CONNECTIONS_MAX: Final = 2
+_SETTINGS: Final = {"timezone": "UTC", "application_name": "tallystick"}
 
 
 class Database:
@@ -42,15 +44,20 @@ class Database:
         *,
         connections_max: int = 10,
         connection_class: type[asyncpg.Connection[asyncpg.Record]] = asyncpg.Connection,
+        settings: Mapping[str, str] | None = None,
     ) -> Database:
         """Open a pool. Raises DatabaseError when the server cannot be reached.
 
-        `connection_class` lets the simulation watch statements, and break them off.
+        `connection_class` lets the simulation watch statements, and break them off. `settings` are PostgreSQL's, for
+        these connections.
         """
+        own = {**_SETTINGS, **(settings or {})}
         try:
-            pool = await _open_pool(url, connection_class, connections_min=1, connections_max=connections_max)
+            pool = await _open_pool(
+                url, connection_class, own, connections_min=1, connections_max=connections_max
+            )
             aside = await _open_pool(
-                url, connection_class, connections_min=0, connections_max=ASIDE_CONNECTIONS_MAX
+                url, connection_class, own, connections_min=0, connections_max=ASIDE_CONNECTIONS_MAX
             )
         except (OSError, asyncpg.PostgresError, TimeoutError) as error:
             raise DatabaseError(
@@ -108,6 +115,7 @@ class Database:
 async def _open_pool(
     url: str,
     connection_class: type[asyncpg.Connection[asyncpg.Record]],
+    settings: dict[str, str],
     *,
     connections_min: int,
     connections_max: int,
@@ -119,10 +127,11 @@ async def _open_pool(
         timeout=CONNECT_SECONDS_MAX,
         command_timeout=STATEMENT_SECONDS_MAX,
         max_cacheable_statement_size=STATEMENT_BYTES_PREPARED_MAX,
+        statement_cache_size=STATEMENTS_PREPARED_MAX,
         init=_prepare,
         reset=_keep,
         connection_class=connection_class,
-        server_settings={"timezone": "UTC", "application_name": "tallystick"},
+        server_settings=settings,
     )
 
 

@@ -59,6 +59,9 @@ SHOPS: Final = 3
 NODES: Final = 2
 _NAMES: Final = ("alpha", "beta", "gamma", "delta")
 _GENEROUS: Final = Limits(key_per_minute=1 << 40, anonymous_per_minute=1 << 40)
+_QUICK: Final = {"plan_cache_mode": "force_generic_plan", "jit": "off", "synchronous_commit": "off"}
+"""Tables are small and statements always the same: planning would take most of the time. Nothing here need outlive a
+power cut."""
 _FOLLOWING: Final = FollowerOptions(batch_blocks=8, start_height=0)
 
 
@@ -174,7 +177,9 @@ class World:
     async def open(cls, url: str) -> World:
         """A world on a migrated database, which it may wipe at will."""
         breaker = Breaker()
-        database = await Database.open(url, connections_max=6, connection_class=breakable(breaker))
+        database = await Database.open(
+            url, connections_max=6, connection_class=breakable(breaker), settings=_QUICK
+        )
         return cls(database, breaker)
 
     async def begin(self, seed: int, network_count: int | None) -> None:
