@@ -150,8 +150,9 @@ def time_of(name: str, text: str | None) -> datetime | None:
     if text is None:
         return None
     try:
+        text = text.upper()  # `t` and `z` are as good (RFC 3339 section 5.6)
         time = datetime.fromisoformat(text)
-        if "T" not in text.upper() or time.utcoffset() is None:
+        if "T" not in text or time.utcoffset() is None:
             raise ValueError
         return time.astimezone(UTC)
     except (ValueError, OverflowError):

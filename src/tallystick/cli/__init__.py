@@ -7,6 +7,7 @@ written wrongly) and no traceback unless `--debug`. Must not: hold rules; comman
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Final
@@ -20,6 +21,9 @@ from tallystick.core.errors import TallystickError
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
+
+# Python reads bytes that are no UTF-8 as surrogates (PEP 383).
+_REFUSED: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 # Said here too, so that the overview does not import every command.
 _COMMANDS: Final = (
@@ -41,7 +45,11 @@ _COMMANDS: Final = (
     ("network", "manage:network", "Resume a halted network, or raise what it requires."),
     ("doctor", "doctor:doctor", "Check configuration, database, nodes, tokens, clocks."),
     ("config", "manage:config", "Print an explained configuration file."),
-    ("simulate", "simulate:simulate", "Run the whole system against simulated networks, people and failures."),
+    (
+        "simulate",
+        "simulate:simulate",
+        "Run the whole system against simulated networks, people and failures.",
+    ),
     ("bench", "bench:bench", "Run the benchmarks of a checkout."),
 )
 
@@ -77,6 +85,11 @@ def main(arguments: list[str] | None = None) -> None:
 def _run(arguments: list[str] | None) -> int:
     tokens = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in tokens
+    if any(
+        _REFUSED.search(token) for token in tokens
+    ):  # as in the API: no database could keep the one half of them
+        print("tallystick: Arguments are text in UTF-8 without control characters.", file=sys.stderr)  # noqa: T201
+        return EXIT_USAGE
     try:
         result = build().meta(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:

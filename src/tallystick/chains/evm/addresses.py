@@ -41,12 +41,13 @@ _NOBODYS_MAX: Final = 0xFFFF
 # own).
 _PRIVATE_PREFIX: Final = re.compile(r"(?:[xyztuvYZUV]prv|[LMt]tpv|dgpv)[1-9A-HJ-NP-Za-km-z]{8}", re.ASCII)
 _PRIVATE_TEXTS: Final = (
-    re.compile(r"(?:0x)?[0-9a-fA-F]{64}", re.ASCII),  # a raw key
-    re.compile(r"(?:0x)?[0-9a-fA-F]{128}", re.ASCII),  # a seed
+    re.compile(r"(?:0[xX])?[0-9a-fA-F]{64}", re.ASCII),  # a raw key
+    re.compile(r"(?:0[xX])?[0-9a-fA-F]{128}", re.ASCII),  # a seed
     re.compile(r"[5KL9cTQ6][1-9A-HJ-NP-Za-km-z]{50,51}", re.ASCII),  # wallet import format
     re.compile(r"6P[1-9A-HJ-NP-Za-km-z]{56}", re.ASCII),  # an encrypted key (BIP38)
     re.compile(r"\{.*", re.DOTALL),  # a key file
-    re.compile(r"(?:[^\W\d_]+[\s,;]+){11,}[^\W\d_]+"),  # a recovery phrase (BIP39), in any language
+    # A recovery phrase (BIP39) in any language, its words perhaps numbered.
+    re.compile(r"(?:(?:\d{1,2}[.):]?\s*)?[^\W\d_]+[\s,;]+){11,}(?:\d{1,2}[.):]?\s*)?[^\W\d_]+"),
 )
 _OTHER_FAMILY_PREFIXES: Final = (
     "ypub", "zpub", "Ypub", "Zpub", "upub", "vpub", "Upub", "Vpub", "Ltub", "Mtub", "ttub", "dgub",
