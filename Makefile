@@ -4,6 +4,7 @@
 #   make run      a payment from start to end on this machine, then it stays up     ARGS="--port 8080"
 #   make test     all tests, against a real PostgreSQL and a real local chain       ARGS="-k reorg"
 #   make fuzz     odd input for everything that reads from outside, for as long as you say   SECONDS=600
+#   make exhaustive  every order of a handful of events, in larger scopes than `make test` (some minutes)
 #   make check    lint, format, types, architecture rules
 #   make bench    the benchmarks, as a table and as JSON
 #   make format   rewrites the sources as `make check` wants them
@@ -20,7 +21,7 @@ ARGS ?=
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz check bench format lock clean install
+.PHONY: help run test fuzz exhaustive check bench format lock clean install
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -39,6 +40,11 @@ test:
 fuzz:
 	@$(BOOTSTRAP) dev
 	@. .bootstrap/environment; set -x; TALLYSTICK_FUZZ_SECONDS=$(SECONDS) exec $(BIN)/python -m pytest -n $(TEST_WORKERS) tests/fuzz $(ARGS)
+
+exhaustive:
+	@$(BOOTSTRAP) dev
+	@. .bootstrap/environment; set -x; TALLYSTICK_EXHAUSTIVE=1 exec $(BIN)/python -m pytest -n $(TEST_WORKERS) \
+		tests/core/test_all_interleavings.py tests/simulation/test_small_scope.py $(ARGS)
 
 check:
 	@$(BOOTSTRAP) check
