@@ -35,17 +35,68 @@ from tests.web.shop import Shop, open_shop
 MERCHANT = Actor(ActorType.MERCHANT, "key_test")
 ADDRESS = "0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359"
 HEADERS = (
-    "accept", "accept-encoding", "accept-language", "authorization", "content-type", "cookie", "if-none-match", "range",
-    "if-modified-since", "idempotency-key", "last-event-id", "origin", "referer", "sec-fetch-site", "user-agent", "te",
-    "x-forwarded-for", "x-forwarded-proto", "forwarded", "x-http-method-override", "upgrade", "expect", "via",
-)  # fmt: skip
+    "accept",
+    "accept-encoding",
+    "accept-language",
+    "authorization",
+    "content-type",
+    "cookie",
+    "if-none-match",
+    "range",
+    "if-modified-since",
+    "idempotency-key",
+    "last-event-id",
+    "origin",
+    "referer",
+    "sec-fetch-site",
+    "user-agent",
+    "te",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "forwarded",
+    "x-http-method-override",
+    "upgrade",
+    "expect",
+    "via",
+)
 VALUES = (
-    "", " ", "*", "null", "\xe4", "\xff\xfe", "a" * 3_000, "Bearer", "Bearer ts_" + "a" * 32, "bearer  ts_x", "Basic =",
-    "Bearer ts_\xe4", "gzip;q=x", "gzip, br, *;q=0", 'W/"x"', "bytes=0-", "bytes=9-1,-", "application/json; charset=utf-7",
-    "multipart/form-data", "multipart/form-data; boundary=" + "-" * 200, "application/x-www-form-urlencoded; charset=x",
-    "a=b; c; =; d=\x7f", "127.0.0.1, unknown, [::1]:99", "for=unknown;proto=x", "websocket", "same-origin", "cross-site",
-    "none", "evt_" + "0" * 26, "-1", "\t", "trailers", "Sun, 99 Foo 0000 00:00:00 GMT", "%00", "DELETE", "é".encode().decode("latin-1"),
-)  # fmt: skip
+    "",
+    " ",
+    "*",
+    "null",
+    "\xe4",
+    "\xff\xfe",
+    "a" * 3_000,
+    "Bearer",
+    "Bearer ts_" + "a" * 32,
+    "bearer  ts_x",
+    "Basic =",
+    "Bearer ts_\xe4",
+    "gzip;q=x",
+    "gzip, br, *;q=0",
+    'W/"x"',
+    "bytes=0-",
+    "bytes=9-1,-",
+    "application/json; charset=utf-7",
+    "multipart/form-data",
+    "multipart/form-data; boundary=" + "-" * 200,
+    "application/x-www-form-urlencoded; charset=x",
+    "a=b; c; =; d=\x7f",
+    "127.0.0.1, unknown, [::1]:99",
+    "for=unknown;proto=x",
+    "websocket",
+    "same-origin",
+    "cross-site",
+    "none",
+    "evt_" + "0" * 26,
+    "-1",
+    "\t",
+    "trailers",
+    "Sun, 99 Foo 0000 00:00:00 GMT",
+    "%00",
+    "DELETE",
+    "é".encode().decode("latin-1"),
+)
 
 METHODS = ("GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE", "QUERY")
 
@@ -132,7 +183,7 @@ def _odd_path(chance: random.Random, path: str) -> str:
             "^",
             "~",
             "%F0%9F%92%A9",
-        )  # fmt: skip
+        )
     )
     return path[:at] + odd + (path[at:] if chance.random() < 0.7 else "")
 
@@ -269,18 +320,30 @@ async def test_bytes_that_are_hardly_a_request(site: Site) -> None:
     host, port = site.http.base_url.host, site.http.base_url.port
     assert port is not None
     lines = (
-        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /%00 HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n",
-        b"GET http://[/ HTTP/1.1\r\nHost: x\r\n\r\n", b"\0\0\0\0\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x16\x03\x01\x00",
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /%00 HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET http://[/ HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\0\0\0\0\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\x16\x03\x01\x00",
         b"POST /v1/invoices HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n{}",
         b"POST /v1/invoices HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"POST /v1/invoices HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n",
         b"POST /v1/invoices HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: " + b"b" * 200_000 + b"\r\n\r\n", b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 20_000 + b"\r\n", b"GET /\xff\xfe HTTP/1.1\r\nHost: \xff\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\nCookie: \x00\r\n\r\n", b"GET / HTTP/1.1\r\n A: b\r\n\r\n", b"GET /\r\n", b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"CONNECT a:1 HTTP/1.1\r\nHost: x\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\nExpect: 200-maybe\r\n\r\n", b"get / http/1.1\r\n\r\n",
-    )  # fmt: skip
+        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: " + b"b" * 200_000 + b"\r\n\r\n",
+        b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 20_000 + b"\r\n",
+        b"GET /\xff\xfe HTTP/1.1\r\nHost: \xff\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nCookie: \x00\r\n\r\n",
+        b"GET / HTTP/1.1\r\n A: b\r\n\r\n",
+        b"GET /\r\n",
+        b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"CONNECT a:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nExpect: 200-maybe\r\n\r\n",
+        b"get / http/1.1\r\n\r\n",
+    )
     for line in lines:
         reader, writer = await asyncio.open_connection(host, port)
         try:
