@@ -108,7 +108,7 @@ async def reorganise(world: World) -> str:
     if depth_max < 1:
         return f"{place.network.name} has nothing to fork"
     depth = chance.between(1, FORK_COMMON_MAX)
-    if chance.one_in(12):
+    if chance.one_in(6):
         depth = chance.between(1, place.network.safety_depth)
     if chance.one_in(60):
         depth = place.network.safety_depth + chance.between(1, 3)

@@ -15,9 +15,20 @@ from tallystick.simulation.people_actions import transfer
 from tallystick.simulation.receivers import Mood, Receiver
 from tallystick.simulation.world import Ask, Shop, World
 
+_DONE_WITH = {
+    "paid": "fulfillment",
+    "overpaid": "fulfillment",
+    "quoted": "cancel",
+    "disputed": "dispute/resolve",
+}
+"""What is mostly done with an invoice of a status."""
+
+_NEXT = {"requested": "approve", "awaiting_signature": "send"}
+"""What is mostly done next about a refund."""
+
 _AMOUNTS = ("0.01", "1.00", "9.99", "25.00", "99.95", "1200.00")
 _SELDOM = (Mood.SLOW, Mood.BUSY, Mood.MOVED, Mood.GONE)
-_WINDOWS = (60, 120, 300, 900, 3600)
+_WINDOWS = (60, 300, 900, 900, 3600)
 
 
 def _any_shop(world: World) -> Shop:
@@ -104,13 +115,15 @@ async def act_on_invoice(world: World) -> str:
     if not shop.invoices:
         return "no invoice"
     invoice_id = chance.pick(shop.invoices)
+    found = await world.get(shop, f"/v1/invoices/{invoice_id}")
+    status = found.json()["status"] if found.ok else ""
     what = chance.weighted(
-        [("cancel", 1), ("fulfillment", 4), ("dispute", 1), ("dispute/resolve", 1), ("look", 4)]
+        [("cancel", 1), ("fulfillment", 2), ("dispute", 1), ("dispute/resolve", 1), ("look", 2)]
     )
+    if not chance.one_in(4):
+        what = _DONE_WITH.get(status, what)
     if what == "look":
-        response = await world.get(shop, f"/v1/invoices/{invoice_id}")
-        status = response.json()["status"] if response.ok else ""
-        return f"{invoice_id} {response.word} {status}"
+        return f"{invoice_id} {found.word} {status}"
     body: dict[str, Any] = {}
     if what == "dispute":
         body = {"reason": "not received", "note": "the customer says so"}
@@ -129,7 +142,7 @@ async def resolve_exception(world: World) -> str:
         return f"{shop.id[-4:]} {queue.word} nothing open"
     case = chance.pick(cases)
     action = chance.weighted(
-        [("accept", 4), ("credit", 2), ("refund", 4), ("attach", 2), ("write_off", 2), ("ignore", 3)]
+        [("accept", 4), ("credit", 2), ("refund", 6), ("attach", 2), ("write_off", 2), ("ignore", 2)]
     )
     body: dict[str, Any] = {"action": action, "note": f"decided in call {world.calls + 1}"}
     if action == "credit":
@@ -185,8 +198,11 @@ async def move_refund(world: World) -> str:
     refunds = listed.json()["data"] if listed.ok else []
     if not refunds:
         return f"{shop.id[-4:]} {listed.word} no refund"
-    refund = chance.pick(refunds)
-    what = chance.weighted([("approve", 6), ("reject", 1), ("send", 8), ("broadcast", 1)])
+    waiting = [one for one in refunds if one["status"] in _NEXT]
+    refund = chance.pick(waiting if waiting and not chance.one_in(5) else refunds)
+    what = chance.weighted([("approve", 3), ("reject", 1), ("send", 3), ("broadcast", 1)])
+    if not chance.one_in(5):
+        what = _NEXT.get(refund["status"], what)
     if what == "send":
         return await _send_refund(world, shop, refund)
     body: dict[str, Any] = {"tx_hash": "0x" + "ab" * 32} if what == "broadcast" else {"note": "seen"}

@@ -120,7 +120,7 @@ async def resume_networks(world: World) -> str:
 
 async def time_passes(world: World) -> str:
     """Seconds, minutes, now and then hours."""
-    seconds = world.chance.weighted([(1, 6), (10, 6), (60, 4), (600, 2), (7200, 1), (43_200, 1)])
+    seconds = world.chance.weighted([(1, 20), (10, 16), (60, 8), (600, 4), (7200, 2), (43_200, 1)])
     world.clock.advance(1000 * seconds)
     return f"{seconds} s"
 

@@ -229,7 +229,7 @@ class World:
         chain = SimulatedChain(name, network.chain, self.clock.true)
         lags = {"safe_lag": 4, "finalized_lag": 8} if tags else {}
         nodes = [SimulatedNode(f"{name}-{place}", chain, **lags) for place in range(2 * NODES)]
-        interval = chance.pick((2, 5, 12, 30))
+        interval = chance.pick((2, 5, 12))
         return Place(network, chain, nodes[:NODES], nodes[NODES:], interval, *self._workers(network, nodes))
 
     def _workers(
