@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from collections.abc import Iterator
 
 from hypothesis import HealthCheck, settings
@@ -26,6 +27,12 @@ def effort(examples: int) -> settings:
 
 
 def seeds(count: int) -> Iterator[int]:
-    """Numbers for a loop where starting an example costs too much to do it for each: about a second's worth."""
-    first = random.SystemRandom().randrange(2**48) if SECONDS else 0
-    return iter(range(first, first + count * max(1, SECONDS)))
+    """Numbers for a loop, where starting anew for each would cost too much: this many, or for as long as is said."""
+    if not SECONDS:
+        yield from range(count)
+        return
+    end = time.monotonic() + SECONDS
+    number = random.SystemRandom().randrange(2**48)
+    while time.monotonic() < end:
+        yield number
+        number += 1
