@@ -57,6 +57,19 @@ async def test_cancel_once_and_only_what_nobody_paid(api: Api, client: Client) -
     assert (await client.get(f"/v1/invoices/{paid['id']}")).json()["status"] == "confirming"
 
 
+async def test_a_canceled_invoice_offers_nothing_any_more(client: Client) -> None:
+    """Neither in the answer nor in the event nor later. (Found by simulation: an option nobody chose stayed on offer.)"""
+    accepted = [{"asset": "ETH", "network": "ethereum"}, {"asset": "ETH", "network": "polygon"}]
+    invoice = await client.invoice(accepted=accepted)
+    path = f"/v1/invoices/{invoice['id']}"
+    canceled = (await client.post(f"{path}/cancel")).json()
+    (event,) = (await client.get("/v1/events", type="invoice.canceled")).json()["data"]
+    for shown in (canceled, event["data"]["object"], (await client.get(path)).json()):
+        assert [option["status"] for option in shown["payment_options"]] == ["expired", "expired"]
+    option_id = invoice["payment_options"][0]["id"]
+    problem(await client.post(f"{path}/options/{option_id}/activate"), 409, "invalid_state")
+
+
 async def test_from_payment_to_fulfilment(api: Api, client: Client) -> None:
     invoice = await client.invoice(order_id="order 7")
     path = f"/v1/invoices/{invoice['id']}"

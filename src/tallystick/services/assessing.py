@@ -122,8 +122,10 @@ def decide(
     """Judge one invoice and add to `changes` what differs from what is stored."""
     judged = assess(invoice.terms, invoice.facts(views), now)
     changes.wakeups[invoice.id] = judged.wakeups
-    if judged.window_closed and any(option.status is OptionStatus.QUOTED for option in invoice.options):
+    over = judged.window_closed or invoice.decisions.withdrawn  # canceled: nothing is on offer any more
+    if over and any(option.status is OptionStatus.QUOTED for option in invoice.options):
         changes.closed_with_open_options.append(invoice.id)
+        invoice = _with_options_closed(invoice)
     if judged.window_closed and not judged.sufficient and judged.status in BALANCES_MATTER:
         changes.ended_without_enough.append(invoice.id)
     payments = _payment_changes(ctx, invoice, judged, changes)
@@ -272,6 +274,15 @@ def _payment_events(old: PaymentStatus | None, new: PaymentStatus) -> list[str]:
         return []
     first = ["payment.detected"] if old is None and new is PaymentStatus.CONFIRMED else []
     return [*first, _EVENTS_OF_PAYMENT[new]]
+
+
+def _with_options_closed(invoice: store.StoredInvoice) -> store.StoredInvoice:
+    """The invoice as it will be read after options that nobody chose have ended, for showing in events."""
+    options = tuple(
+        replace(option, status=OptionStatus.EXPIRED) if option.status is OptionStatus.QUOTED else option
+        for option in invoice.options
+    )
+    return replace(invoice, options=options)
 
 
 def _with_payments(

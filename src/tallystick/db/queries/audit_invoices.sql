@@ -333,7 +333,7 @@ WHERE o.invoice_id = ANY(:ids::text[]) AND o.policy_name <> 'network default' AN
 -- A closed invoice offers no option that was never chosen.
 SELECT o.id AS object_id, format('offered, and the invoice is %s', i.status) AS detail
 FROM invoices AS i JOIN payment_options AS o ON o.invoice_id = i.id
-WHERE i.id = ANY(:ids::text[]) AND i.status IN ('expired', 'underpaid', 'late_paid') AND o.status = 'quoted';
+WHERE i.id = ANY(:ids::text[]) AND i.status IN ('expired', 'underpaid', 'late_paid', 'canceled') AND o.status = 'quoted';
 
 -- name: option_address
 -- The address shown for an option is the one that was issued for it.

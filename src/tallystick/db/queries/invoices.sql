@@ -157,7 +157,7 @@ INSERT INTO addresses (family, address, merchant_id, wallet_id, derivation_index
 SELECT :family, :address, merchant_id, :wallet_id, :derivation_index, invoice_id, id, :at FROM activated;
 
 -- name: expire_options!
--- Options never chosen end with their invoice's window.
+-- Options never chosen end with their invoice's window, or when it is canceled.
 UPDATE payment_options SET status = 'expired' WHERE invoice_id = ANY(:ids::text[]) AND status = 'quoted';
 
 -- name: update_invoices!
