@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, Self
@@ -36,9 +37,11 @@ class Fault(StrEnum):
     REMOVED_LOG = "a log is marked as removed"
     CHANGED_RECEIVER = "a log names another receiver"
     NULL_BLOCK = "blocks are null"
+    EMPTY_BLOCK = "blocks come without their transactions"
     OTHER_HEIGHT = "another block than the one asked for"
     OTHER_HASH = "blocks have another hash"
     OLDER_HEAD = "the newest block is one of ten blocks ago"
+    FROZEN_HEAD = "the newest block stays the newest"
     OTHER_CHAIN = "another chain id"
     OTHER_GENESIS = "another first block"
     NO_TAGS = "finality tags are refused"
@@ -75,6 +78,8 @@ class LyingProxy:
         self.url = ""
         self.fault: Fault | None = None
         self.times: int | None = None
+        self.share = 1.0
+        self.methods: set[str] = set()
         self.retry_after = "1"
         self.instead: dict[
             str, bytes
@@ -82,10 +87,17 @@ class LyingProxy:
         self.requests = 0
         self.sent_bytes = 0
         self._released = asyncio.Event()
+        self._frozen: str | None = None
+        self._chance = random.Random(0)
 
-    def lie(self, fault: Fault | None, *, times: int | None = None) -> None:
-        """Do this wrong from now on, for `times` requests (None: until told otherwise)."""
-        self.fault, self.times = fault, times
+    def lie(self, fault: Fault | None, *, times: int | None = None, share: float = 1.0) -> None:
+        """Do this wrong from now on, for `times` requests (None: until told otherwise).
+
+        `share` is the part of all requests that it happens to, drawn anew for each but always the same way: what a load
+        balancer's bad node answers.
+        """
+        self.fault, self.times, self.share, self._frozen = fault, times, share, None
+        self._chance = random.Random(20261121)
 
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=64 * 1024 * 1024)
@@ -106,8 +118,10 @@ class LyingProxy:
         self.requests += 1
         fault = self._current()
         question = await request.read()
-        if fault is Fault.OLDER_HEAD:
-            question = await self._older(json.loads(question))
+        asked = json.loads(question)
+        self.methods.update(call["method"] for call in ([asked] if isinstance(asked, dict) else asked))
+        if fault in (Fault.OLDER_HEAD, Fault.FROZEN_HEAD):
+            question = await self._older(asked, fault)
         if fault is not None:
             broken = await self._broken(fault, request)
             if fault is Fault.TRACES_FORBIDDEN and b"trace" in question.lower():
@@ -130,6 +144,8 @@ class LyingProxy:
 
     def _current(self) -> Fault | None:
         fault = self.fault
+        if self.share < 1 and self._chance.random() >= self.share:
+            return None
         if fault is not None and self.times is not None:
             self.times -= 1
             if self.times <= 0:
@@ -192,11 +208,13 @@ class LyingProxy:
                 self._result(fault, call, answer)
         return json.dumps(listed[0] if single else listed).encode()
 
-    async def _older(self, question: Any) -> bytes:
-        """Ask for the block of ten blocks ago in place of the newest."""
+    async def _older(self, question: Any, fault: Fault) -> bytes:
+        """Ask for the block of ten blocks ago in place of the newest, or for the one that was the newest at first."""
         height = {"jsonrpc": "2.0", "id": 0, "method": "eth_blockNumber", "params": []}
         async with self._session.post(self.upstream, json=height) as answer:
-            old = hex(int((await answer.json())["result"], 16) - 10)
+            newest = int((await answer.json())["result"], 16)
+        self._frozen = self._frozen or hex(newest)
+        old = self._frozen if fault is Fault.FROZEN_HEAD else hex(newest - 10)
         calls = [question] if isinstance(question, dict) else question
         for call in calls:
             if call["params"][:1] == ["latest"]:
@@ -299,5 +317,6 @@ _CHANGES: dict[Fault, dict[str, Change]] = {
     Fault.SHORT_TRACES: {"trace_block": lambda traces: traces[:-1]},
     Fault.NULL_TRACES: {"trace_block": lambda _: None},
     Fault.NULL_BLOCK: {"eth_getBlockByNumber": lambda _: None},
+    Fault.EMPTY_BLOCK: {"eth_getBlockByNumber": lambda block: block and block | {"transactions": []}},
     Fault.OTHER_CHAIN: {"eth_chainId": lambda _: "0xdead"},
 }

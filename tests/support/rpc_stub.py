@@ -27,6 +27,7 @@ from aiohttp import web
 from tallystick.chains.evm.keccak import keccak256
 
 TRANSFER_TOPIC = "0x" + keccak256(b"Transfer(address,address,uint256)").hex()
+EMPTY_TRIE = "0x56e81f171bcc55a6ff8345e692c0f86e5b48e01b996cadc001622fb5e363b421"
 GENESIS_TIME = 1_700_000_000
 BLOCK_SECONDS = 12
 TOKENS = tuple("0x" + sha256(b"token %d" % number).hexdigest()[:40] for number in range(8))
@@ -131,7 +132,7 @@ def make_block(
         "stateRoot": _hash(f"state {height}"),
         "timestamp": hex(seconds),
         "transactions": transactions,
-        "transactionsRoot": _hash(f"transactions {height}"),
+        "transactionsRoot": _hash(f"transactions {height}") if payments else EMPTY_TRIE,
         "uncles": [],
         "withdrawals": [],
         "withdrawalsRoot": _hash(f"withdrawals {height}"),

@@ -74,6 +74,28 @@ def test_every_payment_comes_out(count: int) -> None:
     assert logs == list(range(len(logs)))
 
 
+@pytest.mark.parametrize("kept", ["transactionsRoot", "gasUsed"])
+def test_a_block_without_its_transactions_is_not_an_empty_one(kept: str) -> None:
+    """Only coins moved, so no log is missed: header and receipts are as of an empty block, but for what it commits to.
+
+    Found by `tests/scenarios/test_nodes.py`: such an answer was taken for an empty block, and its payments were lost.
+    """
+    whole = make_block(7, PARENT, [StubPayment(sender=stub_address("payer"), nonce=0, to=SHOP, amount=5)])
+    empty = make_block(7, PARENT, [])
+    assert read(empty).transfers == ()
+    for name in ("transactionsRoot", "gasUsed"):
+        if name == kept:
+            empty.full[name] = whole.full[name]
+        else:
+            del empty.full[name]
+    empty.encode()
+    with pytest.raises(SourceIncomplete, match="without its transactions"):
+        read(empty)
+    del empty.full[kept]
+    empty.encode()
+    assert read(empty).transfers == ()  # a chain whose headers say neither
+
+
 def test_failed_payments_spend_only() -> None:
     block = read(
         make_block(

@@ -74,6 +74,7 @@ BLOCK_FAULTS = {
     Fault.REMOVED_LOG: SourceIncomplete,
     Fault.CHANGED_RECEIVER: SourceIncomplete,
     Fault.NULL_BLOCK: BlockNotFound,
+    Fault.EMPTY_BLOCK: SourceIncomplete,
     Fault.OTHER_HEIGHT: SourceIncomplete,
 }
 

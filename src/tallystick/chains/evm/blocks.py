@@ -2,8 +2,8 @@
 
 For: the EVM source; also fuzzed and measured on its own, since it does no I/O.
 Holds true: a `Block` comes out only if header and receipts fit together in count, order, hashes, log
-positions and blooms; anything else is `SourceIncomplete`. What comes out is lower-case 0x-prefixed hex and
-integers of base units.
+positions and blooms, and it is empty only if its header says so; anything else is `SourceIncomplete`. What
+comes out is lower-case 0x-prefixed hex and integers of base units.
 Must not: know which contracts or addresses matter to us. Every contract's transfers are reported, because a
 transfer of an unknown token to one of our addresses has to be explained to its payer too.
 
@@ -50,6 +50,12 @@ TRANSFER_TOPIC: Final = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55
 
 ZERO_ADDRESS: Final = "0x" + "00" * 20
 _ADDRESS_TOPIC_PREFIX: Final = "0x" + "00" * 12
+_EMPTY_ROOTS: Final = frozenset(
+    {"0x56e81f171bcc55a6ff8345e692c0f86e5b48e01b996cadc001622fb5e363b421", "0x" + "00" * 32}
+)
+"""What a header commits to where a block has no transactions: the root of an empty trie (Yellow Paper, appendix D), and
+what chains write that do not reckon with one."""
+
 _BLOCK: Final = msgspec.json.Decoder(BlockAnswer)
 _RECEIPTS: Final = msgspec.json.Decoder(list[ReceiptAnswer | None])
 _STATUSES: Final = frozenset({"0x1", "0x0"})  # EIP-658
@@ -99,6 +105,8 @@ def checked_block(
     try:
         _make_lower_case(answer)
         present = _check_receipts(answer, receipts)
+        if not present:
+            _check_empty(answer)
         _check_log_positions(present)
         if blooms:
             _check_blooms(answer, present)
@@ -181,6 +189,14 @@ def _check_receipts(answer: BlockAnswer, receipts: Sequence[ReceiptAnswer | None
             raise SourceIncomplete(_status_problem(position, receipt.status))
         present.append(receipt)
     return present
+
+
+def _check_empty(answer: BlockAnswer) -> None:
+    """A block without transactions says so itself. Where only coins moved, no log and no bloom would miss them."""
+    if answer.transactions_root is not None and answer.transactions_root.lower() not in _EMPTY_ROOTS:
+        raise SourceIncomplete("The block came without its transactions: its header commits to some.")
+    if answer.gas_used is not None and quantity(answer.gas_used) != 0:
+        raise SourceIncomplete("The block came without its transactions: they used gas.")
 
 
 def _check_log_positions(receipts: Sequence[ReceiptAnswer]) -> None:

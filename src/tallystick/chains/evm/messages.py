@@ -63,7 +63,16 @@ class TransactionAnswer(Struct, rename={"sender": "from"}, gc=False):
     gas: Quantity | None = None
 
 
-class BlockAnswer(Struct, rename={"parent_hash": "parentHash", "logs_bloom": "logsBloom"}, gc=False):
+class BlockAnswer(
+    Struct,
+    rename={
+        "parent_hash": "parentHash",
+        "logs_bloom": "logsBloom",
+        "transactions_root": "transactionsRoot",
+        "gas_used": "gasUsed",
+    },
+    gc=False,
+):
     """A block as `eth_getBlockByNumber` gives it with full transactions."""
 
     hash: Hash
@@ -72,6 +81,8 @@ class BlockAnswer(Struct, rename={"parent_hash": "parentHash", "logs_bloom": "lo
     timestamp: Quantity
     transactions: list[TransactionAnswer]
     logs_bloom: str | None = None
+    transactions_root: str | None = None
+    gas_used: str | None = None
 
 
 class LogAnswer(Struct, rename={"log_index": "logIndex"}, gc=False):
