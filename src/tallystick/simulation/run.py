@@ -20,13 +20,21 @@ from typing import Any, Final
 import structlog
 
 from tallystick.services.auditing import Problem, check_invoices, check_whole, touched_since
-from tallystick.simulation import chain_actions, people_actions, shop_actions, work_actions
+from tallystick.simulation import (
+    chain_actions,
+    delivery_actions,
+    people_actions,
+    prying,
+    shop_actions,
+    work_actions,
+)
 from tallystick.simulation.breaking import Break, Died
-from tallystick.simulation.checks import SQL, truth_problems
+from tallystick.simulation.checks import SQL, complaints, passing_problems, truth_problems
 from tallystick.simulation.settling import settle
 from tallystick.simulation.world import Action, World
 
 WHOLE_EVERY: Final = 50
+PASSING_EVERY: Final = 10
 BREAK_ONE_IN: Final = 8
 STATEMENTS_MAX: Final = 30
 WORKERS_IDLE_MAX: Final = timedelta(days=60)
@@ -51,7 +59,7 @@ ALL_FAULTS: Final = frozenset(Fault)
 _ALWAYS: Final[tuple[tuple[Action, int], ...]] = (
     (chain_actions.mine, 22),
     (work_actions.follow, 40),
-    (work_actions.deliver, 10),
+    (delivery_actions.deliver, 10),
     (work_actions.expire, 6),
     (work_actions.requote, 3),
     (work_actions.watch_refunds, 2),
@@ -69,8 +77,8 @@ _ALWAYS: Final[tuple[tuple[Action, int], ...]] = (
     (shop_actions.ask_refund, 4),
     (shop_actions.move_refund, 12),
     (shop_actions.change_rules, 1),
-    (shop_actions.subscribe, 3),
-    (shop_actions.pry, 2),
+    (delivery_actions.subscribe, 3),
+    (prying.pry, 3),
     (shop_actions.repeat_unanswered, 3),
 )
 _WITH: Final[dict[Fault, tuple[tuple[Action, int], ...]]] = {
@@ -80,7 +88,7 @@ _WITH: Final[dict[Fault, tuple[tuple[Action, int], ...]]] = {
     Fault.FORKS: ((chain_actions.reorganise, 6),),
     Fault.MEMPOOL: ((chain_actions.mempool_changes, 3), (chain_actions.mempools_differ, 1)),
     Fault.CLOCKS: ((work_actions.clock_jumps, 2),),
-    Fault.RECEIVERS: ((shop_actions.mood, 3),),
+    Fault.RECEIVERS: ((delivery_actions.mood, 3), (delivery_actions.stall, 2)),
     Fault.RATES: ((work_actions.rates_change, 2),),
 }
 
@@ -165,7 +173,12 @@ class Simulator:
                     on_step(step)
             else:
                 await settle(world)
-                problems = [*world.flaws, *await self._whole(None), *await truth_problems(world)]
+                problems = [
+                    *world.flaws,
+                    *complaints(world),
+                    *await self._whole(None),
+                    *await truth_problems(world),
+                ]
                 outcome.violations = _violations(seed, 0, problems)
         async with world.database.connection() as connection:
             note(await SQL.digest.value(connection) or "")
@@ -207,11 +220,13 @@ class Simulator:
         world = self._world
         async with world.database.connection() as connection:
             marker, touched = await touched_since(connection, marker)
-            problems = [*world.flaws]
+            problems = [*world.flaws, *complaints(world)]
             if touched:
                 problems += await check_invoices(connection, world.ctx, touched)
             if step % WHOLE_EVERY == 0:
                 problems += await check_whole(connection, world.ctx, patience=WORKERS_IDLE_MAX)
+        if step % PASSING_EVERY == 0:
+            problems += await passing_problems(world)
         return problems, marker
 
     async def _whole(self, ids: list[str] | None) -> list[Problem]:

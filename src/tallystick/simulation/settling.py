@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from tallystick.simulation import work_actions
+from tallystick.simulation import delivery_actions, work_actions
 from tallystick.simulation.chain_actions import next_time
 from tallystick.simulation.checks import SQL
 from tallystick.simulation.receivers import Mood
@@ -30,6 +30,9 @@ async def settle(world: World) -> None:
     world.clock.error_seconds = 0
     world.rates.silent = False
     world.restart()
+    if world.unrecorded:
+        await world.courier.record(world.unrecorded)
+        world.unrecorded = []
     for place in world.places.values():
         for node in place.nodes + place.side_nodes:
             node.clear()
@@ -88,7 +91,7 @@ async def _work_it_off(world: World) -> None:
 async def _deliver_everything(world: World) -> None:
     """Deliver until nothing waits, leaping to the time of the next attempt."""
     for _ in range(TURNS_MAX):
-        await work_actions.deliver(world)
+        await delivery_actions.deliver(world)
         async with world.database.connection() as connection:
             due = await SQL.earliest_delivery.value(connection)
         if due is None:

@@ -1,4 +1,4 @@
-"""What merchants do through the API: sell, cancel, deliver, decide, give back, subscribe; and what they may not do.
+"""What merchants do through the API: sell, cancel, deliver, decide, give back.
 
 Holds true: a merchant knows what the API answered. Every answer is one the contract allows: what is not is noted as a
 violation by `World.flaws`.
@@ -12,7 +12,6 @@ from tallystick.chains.simulated.transactions import address_of
 from tallystick.core.money import parse_units
 from tallystick.simulation.calls import Response
 from tallystick.simulation.people_actions import transfer
-from tallystick.simulation.receivers import Mood, Receiver
 from tallystick.simulation.world import Ask, Shop, World
 
 _DONE_WITH = {
@@ -27,7 +26,6 @@ _NEXT = {"requested": "approve", "awaiting_signature": "send"}
 """What is mostly done next about a refund."""
 
 _AMOUNTS = ("0.01", "1.00", "9.99", "25.00", "99.95", "1200.00")
-_SELDOM = (Mood.SLOW, Mood.BUSY, Mood.MOVED, Mood.GONE)
 _WINDOWS = (60, 300, 900, 900, 3600)
 
 
@@ -248,77 +246,6 @@ async def change_rules(world: World) -> str:
         rules.append({"name": "all", "match": {}, "require": require})
     response = await world.ask(shop, "PUT", "/v1/confirmation_policies", {"rules": rules})
     return f"{shop.id[-4:]} {len(rules)} rules {response.word}"
-
-
-async def subscribe(world: World) -> str:
-    """A merchant makes, changes or removes an endpoint, or has its secret changed."""
-    shop, chance = _any_shop(world), world.chance
-    own = [one for one in world.mailroom.by_url.values() if one.merchant_id == shop.id]
-    if not own or chance.one_in(6):
-        url = f"https://shop-{world.shops.index(shop)}.example/hook/{world.calls + 1}"
-
-        def learn(response: Response) -> None:
-            if response.ok:
-                made = response.json()
-                world.mailroom.by_url[url] = Receiver(shop.id, url, made["id"], [made["secret"]])
-
-        response = await world.post(shop, "/v1/webhook_endpoints", {"url": url, "events": ["*"]}, then=learn)
-        return f"{shop.id[-4:]} {url} {response.word}"
-    receiver = chance.pick(own)
-    path = f"/v1/webhook_endpoints/{receiver.endpoint_id}"
-    what = chance.weighted([("rotate_secret", 2), ("ping", 2), ("enable", 3), ("disable", 1)])
-    if what in ("enable", "disable"):
-        response = await world.ask(shop, "PATCH", path, {"status": f"{what}d"})
-        return f"{receiver.endpoint_id} {what} {response.word}"
-
-    def learn_secret(response: Response) -> None:
-        if response.ok and "secret" in response.json():
-            receiver.secrets.insert(0, response.json()["secret"])
-
-    response = await world.post(shop, f"{path}/{what}", {}, then=learn_secret)
-    return f"{receiver.endpoint_id} {what} {response.word}"
-
-
-async def mood(world: World) -> str:
-    """A receiver changes how it behaves."""
-    receivers = list(world.mailroom.by_url.values())
-    if not receivers:
-        return "no receiver"
-    receiver = world.chance.pick(receivers)
-    receiver.mood = world.chance.weighted(
-        [
-            (Mood.UP, 12),
-            (Mood.DOWN, 2),
-            (Mood.FAILING, 2),
-            (Mood.SLOW, 1),
-            (Mood.BUSY, 1),
-            (Mood.MOVED, 1),
-            (Mood.GONE, 1),
-        ]
-    )
-    return f"{receiver.endpoint_id} {receiver.mood}"
-
-
-async def pry(world: World) -> str:
-    """A merchant tries to see or change what is another's. Anything but 404 is a violation."""
-    shop, chance = _any_shop(world), world.chance
-    others = [one for one in world.shops if one is not shop and one.invoices]
-    if not others:
-        return "nothing to pry into"
-    invoice_id = chance.pick(chance.pick(others).invoices)
-    way = chance.pick(("", "/transitions", "/cancel", "/fulfillment", "refund"))
-    if way == "refund":
-        body = {"invoice_id": invoice_id, "rule": "received", "reason": "not mine"}
-        response = await world.post(shop, "/v1/refunds", body)
-    elif way in ("", "/transitions"):
-        response = await world.get(shop, f"/v1/invoices/{invoice_id}{way}")
-    else:
-        response = await world.post(shop, f"/v1/invoices/{invoice_id}{way}", {})
-    if response.status not in (404, 503):
-        world.flaw(
-            "foreign-object", invoice_id, f"another merchant was answered {response.word} at {way or 'GET'}"
-        )
-    return f"{invoice_id} {way} {response.word}"
 
 
 async def repeat_unanswered(world: World) -> str:

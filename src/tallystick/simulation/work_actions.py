@@ -15,8 +15,6 @@ from tallystick.simulation.chain_actions import any_place
 from tallystick.simulation.world import World
 from tallystick.workers.follow import Follower
 
-DELIVERY_ROUNDS_MAX = 20
-
 
 async def follow(world: World) -> str:
     """A follower looks once, or catches up."""
@@ -68,27 +66,6 @@ async def check_balances(world: World) -> str:
 async def tidy(world: World) -> str:
     """Old answers are forgotten."""
     return str(await world.tidier.batch())
-
-
-async def deliver(world: World) -> str:
-    """One turn of the deliverer: claim round the endpoints, send, record, keep house."""
-    courier, mailroom = world.courier, world.mailroom
-    attempts = []
-    for failing in (False, True):
-        went_round = courier.at_start(failing=failing)
-        for _ in range(DELIVERY_ROUNDS_MAX):
-            if courier.free(failing=failing) <= 0:
-                break
-            claimed, more = await courier.claim(failing=failing)
-            attempts += [await courier.attempt(delivery) for delivery in claimed]
-            if more or went_round:
-                break
-            went_round = True
-    mailroom.let_time_pass()
-    disabled = await courier.record(attempts) if attempts else []
-    if world.chance.one_in(4):
-        await courier.keep_house(count_max=1000)
-    return f"{len(attempts)} {len(disabled)}"
 
 
 async def claim_address(world: World) -> str:

@@ -14,6 +14,7 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any, Final
 
+import msgspec
 from bip32 import BIP32
 
 from tallystick.api.app import create_app
@@ -33,7 +34,7 @@ from tallystick.db.sql import load
 from tallystick.rates.source import Answer, Rate
 from tallystick.services.auditing import Problem
 from tallystick.services.context import Context
-from tallystick.services.delivering import LEASE
+from tallystick.services.delivering import LEASE, Attempted
 from tallystick.services.merchants import create_merchant
 from tallystick.services.networks import sync_networks
 from tallystick.services.wallets import NewWallet, register_wallet
@@ -44,7 +45,6 @@ from tallystick.simulation.clock import WorldClock
 from tallystick.simulation.receivers import Mailroom
 from tallystick.workers.balances import BalanceChecker
 from tallystick.workers.courier import Courier
-from tallystick.workers.deliver import IN_FLIGHT_MAX, PER_ENDPOINT_MAX
 from tallystick.workers.expire import Expirer
 from tallystick.workers.follow import Follower, FollowerOptions
 from tallystick.workers.lanes import Lanes
@@ -58,6 +58,9 @@ NETWORKS_MAX: Final = 4
 SHOPS: Final = 3
 NODES: Final = 2
 _NAMES: Final = ("alpha", "beta", "gamma", "delta")
+IN_FLIGHT_MAX: Final = 16
+PER_ENDPOINT_MAX: Final = 4
+"""A deliverer's places: few, so that one endpoint that takes too many is seen to."""
 _GENEROUS: Final = Limits(key_per_minute=1 << 40, anonymous_per_minute=1 << 40)
 _QUICK: Final = {"plan_cache_mode": "force_generic_plan", "jit": "off", "synchronous_commit": "off"}
 """Tables are small and statements always the same: planning would take most of the time. Nothing here need outlive a
@@ -151,6 +154,7 @@ class World:
         self.chance = Chance(0)
         self.ids = Chance(0, "ids")
         self.mailroom = Mailroom(self.clock)
+        self.mailroom.foreign = self._foreign
         self.rates = WorldRates()
         self.networks: dict[str, Network] = {}
         self.ctx = Context(
@@ -170,6 +174,7 @@ class World:
         self.nonces: dict[tuple[str, str], int] = {}
         self.claim_links: list[tuple[str, str]] = []
         self.flaws: list[Problem] = []
+        self.unrecorded: list[Attempted] = []  # sent by another deliverer, which hangs
         self.calls = 0
         self.restarts = 0
 
@@ -191,7 +196,7 @@ class World:
         self.clock.restart()
         self.mailroom.restart()
         self.shops, self.unanswered, self.nonces = [], [], {}
-        self.claim_links, self.flaws = [], []
+        self.claim_links, self.flaws, self.unrecorded = [], [], []
         self.calls = self.restarts = 0
         self.rates.silent = False
         self.rates.prices = {"ETH": 250_000, "DUSD": 100, "EURX": 117}
@@ -256,14 +261,23 @@ class World:
         self.requoter = Requoter(ctx)
         self.refund_watch = RefundWatch(ctx)
         self.tidier = Tidier(ctx)
-        self.courier = Courier(
-            ctx,
-            self.mailroom,
-            Lanes(in_flight_max=IN_FLIGHT_MAX, per_endpoint_max=PER_ENDPOINT_MAX),
-            lease=LEASE,
-            monotonic=self.clock.monotonic,
-        )
+        self.lanes = Lanes(in_flight_max=IN_FLIGHT_MAX, per_endpoint_max=PER_ENDPOINT_MAX)
+        self.courier = self._courier(self.lanes)
         self.app.state.key_ring = KeyRing(ctx, _GENEROUS)
+
+    def _courier(self, lanes: Lanes) -> Courier:
+        return Courier(self.ctx, self.mailroom, lanes, lease=LEASE, monotonic=self.clock.monotonic)
+
+    def another_courier(self) -> Courier:
+        """A deliverer in another process, which has just started."""
+        return self._courier(Lanes(in_flight_max=IN_FLIGHT_MAX, per_endpoint_max=PER_ENDPOINT_MAX))
+
+    def _foreign(self, merchant_id: str, body: bytes) -> str | None:
+        """The invoice of another merchant that an event tells of, if it does."""
+        shown = msgspec.json.decode(body)["data"]["object"]
+        ids = {shown.get("id"), shown.get("invoice_id")}
+        others = (shop for shop in self.shops if shop.id != merchant_id)
+        return next((one for shop in others for one in shop.invoices if one in ids), None)
 
     def flaw(self, rule: str, object_id: str, detail: str) -> None:
         """Note something that must never happen, whatever was injected."""

@@ -15,13 +15,25 @@ END $$;
 -- Every address that anybody was ever told to pay to.
 SELECT address FROM addresses;
 
--- name: best_transfers
--- Transfers that stand in the best chain of a network, as stored.
-SELECT t.tx_hash, t.channel, t.ordinal, t.contract, t.recipient, t.amount
+-- name: standing_transfers
+-- Transfers that stand in the best chain of a network, as stored, each with the block that holds it.
+SELECT t.tx_hash, t.channel, t.ordinal, t.contract, t.recipient, t.amount, b.hash AS block_hash
 FROM transfers AS t
 JOIN anchors AS n ON n.transfer_id = t.id
 JOIN blocks AS b ON b.network = n.network AND b.hash = n.block_hash
 WHERE t.network = :network AND b.in_best_chain;
+
+-- name: best_chain
+-- The blocks of a network that count as processed.
+SELECT hash FROM blocks WHERE network = :network AND in_best_chain;
+
+-- name: unplaced
+-- Transfers that stand nowhere, with what they need and what became of them.
+SELECT t.id, t.network, t.tx_hash, t.spend_key, p.status,
+    EXISTS (SELECT 1 FROM sightings AS s WHERE s.transfer_id = t.id AND s.gone_at IS NULL) AS sighted
+FROM transfers AS t JOIN payments AS p ON p.transfer_id = t.id
+WHERE NOT EXISTS (SELECT 1 FROM anchors AS n JOIN blocks AS b ON b.network = n.network AND b.hash = n.block_hash
+                  WHERE n.transfer_id = t.id AND b.in_best_chain);
 
 -- name: done_twice
 -- What one call of the API must do once. Each call names itself in a text that only it uses.
@@ -33,9 +45,36 @@ SELECT resolution ->> 'note', count(*) FROM exceptions WHERE resolution ->> 'not
 GROUP BY 1 HAVING count(*) > 1;
 
 -- name: not_delivered
--- Deliveries that still wait although nothing stands in their way.
-SELECT d.id AS delivery_id FROM deliveries AS d JOIN webhook_endpoints AS e ON e.id = d.endpoint_id
-WHERE d.status = 'pending' AND e.status = 'enabled' AND e.deleted_at IS NULL;
+-- Deliveries that still wait although nothing stands in their way, or were given up before the schedule was used up.
+SELECT d.id AS delivery_id, e.url, d.status, d.attempts_made
+FROM deliveries AS d JOIN webhook_endpoints AS e ON e.id = d.endpoint_id
+WHERE e.status = 'enabled' AND e.deleted_at IS NULL
+  AND (d.status = 'pending' OR (d.status = 'failed' AND d.attempts_made < :attempts_max));
+
+-- name: due_endpoints
+-- Endpoints that take events and have something due.
+SELECT e.id, e.url FROM webhook_endpoints AS e
+WHERE e.status = 'enabled' AND e.deleted_at IS NULL AND EXISTS (
+    SELECT 1 FROM deliveries AS d WHERE d.endpoint_id = e.id AND d.status = 'pending' AND d.next_attempt_at <= :now);
+
+-- name: endpoint_states
+-- Which endpoints take events now, and the last event there is.
+SELECT e.id, e.status = 'enabled' AND e.deleted_at IS NULL AS takes, coalesce((SELECT max(v.position) FROM events AS v), 0) AS last
+FROM webhook_endpoints AS e;
+
+-- name: not_sent
+-- Events of a merchant after the given one of each of its endpoints that have no delivery there. Nobody wants pings of others.
+SELECT v.id AS event_id, w.id AS endpoint_id
+FROM unnest(:ids::text[], :positions::bigint[]) AS g(id, position)
+JOIN webhook_endpoints AS w ON w.id = g.id
+JOIN events AS v ON v.merchant_id = w.merchant_id AND v.position > g.position AND v.type <> 'webhook.ping'
+WHERE NOT EXISTS (SELECT 1 FROM deliveries AS d WHERE d.event_id = v.id AND d.endpoint_id = w.id);
+
+-- name: sent_after_success
+-- Deliveries that were attempted again after one attempt had succeeded. Nobody asks for that here.
+SELECT DISTINCT a.delivery_id FROM delivery_attempts AS a JOIN delivery_attempts AS b
+    ON b.delivery_id = a.delivery_id AND b.number > a.number
+WHERE a.status_code BETWEEN 200 AND 299;
 
 -- name: delivered
 -- What was called delivered, and where to.
