@@ -87,11 +87,11 @@ def _sources(table: Table) -> tuple[str, ...]:
         raise table.error("sources", f"must name 1 to {SOURCES_MAX} sources")
     if len(set(sources)) != len(sources):
         raise table.error("sources", "names a source twice")
-    for name in sources:
+    for number, name in enumerate(sources, start=1):
         if name != STATIC and not is_exchange(name):
             raise table.error(
                 "sources",
-                f"there is no source {name[:40]!r}",
+                f"number {number} is no source that there is",
                 remedy='Use "static", "kraken", "coinbase", "binance", or the id of another exchange that ccxt knows.',
             )
     return sources

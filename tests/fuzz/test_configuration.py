@@ -102,9 +102,14 @@ def test_a_mutated_environment(seed: int) -> None:
             levels[chance.randrange(len(levels))] = chance.choice(
                 ("", "X", "Ä", "A" * 500, "0", "TOKENS", "ETHEREUM")
             )
-        value = chance.choice(
-            (*ODD_TEXTS, json.dumps([SECRET]), "[" * 2_000, '["a', f"x{SECRET}", "true", "-0")
-        )
+        values = (*ODD_TEXTS, "[" * 2_000, '["a', "true", "-0", "a,b", "https://a.example")
+        if levels[-1] in (
+            "RPC",
+            "DATABASE_URL",
+            "SOURCES",
+        ):  # elsewhere nobody puts a secret, and it may be shown
+            values = (*values, json.dumps([SECRET]), f"x{SECRET}", f"https://u:{SECRET}@", f"a,{SECRET}")
+        value = chance.choice(values)
         environment["TALLYSTICK_" + "__".join(levels)] = value
     read(copy.deepcopy(WHOLE) if chance.random() < 0.5 else {}, environment)
 

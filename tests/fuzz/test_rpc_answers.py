@@ -133,6 +133,18 @@ def test_an_inner_call_by_nobody_is_no_transfer(sender: str) -> None:
     assert asyncio.run(asked(lambda source: source.block_at(HEIGHT), Lying(), "trace_block")) is None
 
 
+@pytest.mark.parametrize("number", ["0xc" + "0" * 64, "0x" + "0" * 64 + "c", "0xc" + "f" * 5_000])
+def test_a_number_of_more_than_32_bytes_is_none(number: str) -> None:
+    """It was cut to what fits: a balance of 0xc with 64 noughts behind it would have been one that nobody has."""
+
+    class Lying(Node):
+        async def post(self, body: bytes) -> bytes:
+            return (await super().post(body)).replace(b'"0xc"', json.dumps(number).encode())
+
+    where = BlockRef(BLOCK.hash, HEIGHT)
+    assert asyncio.run(asked(lambda source: source.accounts_at(where, [SHOP]), Lying())) is None
+
+
 @pytest.mark.parametrize("traces", ["off", "trace_block", "debug"])
 def test_two_transactions_with_one_nonce_are_no_block(traces: TraceMode) -> None:
     class Lying(Node):
