@@ -5,6 +5,7 @@
 #   make test     all tests, against a real PostgreSQL and a real local chain       ARGS="-k reorg"
 #   make fuzz     odd input for everything that reads from outside, for as long as you say   SECONDS=600
 #   make exhaustive  every order of a handful of events, in larger scopes than `make test` (some minutes)
+#   make soak     fresh seeds of the simulation, for as long as you say; failing ones are kept   SECONDS=3600 SEED=1
 #   make check    lint, format, types, architecture rules
 #   make bench    the benchmarks, as a table and as JSON
 #   make format   rewrites the sources as `make check` wants them
@@ -17,11 +18,13 @@ BIN = .venv/bin
 # Two cores are the smallest machine we test on; more workers only help where there are more cores.
 TEST_WORKERS ?= 2
 ARGS ?=
-# How long each part of `make fuzz` goes on.
+# How long each part of `make fuzz`, and `make soak`, goes on.
 SECONDS ?= 600
+# Where `make soak` begins: another number each time unless one is given.
+SEED ?= $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz exhaustive check bench format lock clean install
+.PHONY: help run test fuzz exhaustive soak check bench format lock clean install
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -45,6 +48,11 @@ exhaustive:
 	@$(BOOTSTRAP) dev
 	@. .bootstrap/environment; set -x; TALLYSTICK_EXHAUSTIVE=1 exec $(BIN)/python -m pytest -n $(TEST_WORKERS) \
 		tests/core/test_all_interleavings.py tests/simulation/test_small_scope.py $(ARGS)
+
+soak:
+	@$(BOOTSTRAP) dev
+	@exec $(BIN)/tallystick simulate --seed $(SEED) --seconds $(SECONDS) --jobs $(TEST_WORKERS) \
+		--failures failing-seeds.txt $(ARGS)
 
 check:
 	@$(BOOTSTRAP) check
