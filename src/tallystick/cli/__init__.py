@@ -42,6 +42,7 @@ _COMMANDS: Final = (
     ("refund", "refunds:refund", "See refunds, approve or reject them."),
     ("dispute", "exceptions:dispute", "Open and resolve disputes about payments."),
     ("trace", "inspect:trace", "Show what a transaction paid."),
+    ("audit", "audit:audit", "Check everything stored against its facts, its log and the chain."),
     ("network", "manage:network", "Resume a halted network, or raise what it requires."),
     ("doctor", "doctor:doctor", "Check configuration, database, nodes, tokens, clocks."),
     ("config", "manage:config", "Print an explained configuration file."),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from tallystick.db.sql import Connection, Record, Statement, load, union
@@ -31,6 +32,9 @@ DEEP: Final = frozenset(
     }
 )
 """Rules about the whole that read whole tables. The others follow an index, or what is open."""
+
+SECONDS_MAX: Final = 3600.0
+"""How long looking at the whole of a large database may take."""
 
 GUARDS: Final = (
     "refunds_within_credit",
@@ -84,7 +88,7 @@ async def broken_by_all(connection: Connection, *, deep: bool, **given: Any) -> 
 
 
 async def _broken(connection: Connection, statement: Statement, given: Mapping[str, Any]) -> list[Broken]:
-    rows = await statement.all(connection, **given)
+    rows = await statement.all_within(connection, SECONDS_MAX, **given)
     return [Broken(rule_id(row["name"]), row["object_id"], row["detail"]) for row in rows]
 
 
@@ -116,3 +120,71 @@ async def touched(connection: Connection, marker: int | None) -> tuple[int, list
         return now, [row["id"] for row in await SQL.all_ids.all(connection)]
     rows = await SQL.touched.all(connection, marker=marker)
     return rows[0]["marker"], [row["id"] for row in rows if row["id"] is not None]
+
+
+async def figures(connection: Connection) -> dict[str, int]:
+    """How many rows there are of what an audit looks at."""
+    rows = await SQL.figures.all_within(connection, SECONDS_MAX)
+    return dict(rows[0].items())
+
+
+async def last_sign_of_life(connection: Connection) -> datetime | None:
+    """When a follower last saw a node's head move; None where none ever did."""
+    found: datetime | None = await SQL.last_sign_of_life.value(connection)
+    return found
+
+
+async def addresses_of(connection: Connection, ids: Sequence[str]) -> list[Record]:
+    """The addresses issued to these invoices, each with the key and the index that give it."""
+    return await SQL.addresses_of.all(connection, ids=list(ids))
+
+
+async def log_ends(connection: Connection) -> dict[str, tuple[int, str]]:
+    """Where the log of each merchant ends: its length, its last hash in hexadecimal."""
+    rows = await SQL.heads.all(connection)
+    return {row["merchant_id"]: (row["length"], row["hash"].hex()) for row in rows}
+
+
+async def logged_at(connection: Connection, positions: Mapping[str, int]) -> dict[str, str]:
+    """The hash (hexadecimal) of one row of the log of each merchant; those without that row are left out."""
+    rows = await SQL.logged_at.all(
+        connection, merchant_ids=list(positions), positions=list(positions.values())
+    )
+    return {row["merchant_id"]: row["hash"].hex() for row in rows if row["hash"] is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlock:
+    """A block of the best chain with what is stored about it: what it holds, and what it rules out."""
+
+    hash: str
+    parent_hash: str
+    time: datetime
+    held: tuple[Record, ...]
+    ruled_out: tuple[Record, ...]
+
+
+async def heights(connection: Connection, network: str, *, ours: bool) -> list[int]:
+    """Heights of the best chain that are stored; with `ours` those that a transfer rests on."""
+    statement = SQL.blocks_with_ours if ours else SQL.best_heights
+    return [row["height"] for row in await statement.all(connection, network=network)]
+
+
+async def stored_block(connection: Connection, network: str, height: int) -> StoredBlock | None:
+    """What is stored of the best chain at this height; None where it is not."""
+    row = await SQL.best_block.one(connection, network=network, height=height)
+    if row is None:
+        return None
+    held = await SQL.held_by.all(connection, network=network, hash=row["hash"])
+    ruled_out = await SQL.ruled_out_by.all(connection, network=network, hash=row["hash"])
+    return StoredBlock(row["hash"], row["parent_hash"], row["time"], tuple(held), tuple(ruled_out))
+
+
+async def issued_before(
+    connection: Connection, network: str, family: str, addresses: Sequence[str], at: datetime
+) -> dict[str, Record]:
+    """Which of these addresses had been issued at this time, each with what was asked for there."""
+    rows = await SQL.issued_before.all(
+        connection, network=network, family=family, addresses=list(addresses), at=at
+    )
+    return {row["address"]: row for row in rows}

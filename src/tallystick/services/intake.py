@@ -141,7 +141,7 @@ async def _bounded(
     connection: Connection, network: Network, ours: list[ObservedTransfer], issued: dict[str, Record]
 ) -> list[ObservedTransfer]:
     """Leave out what was not asked for beyond what is kept per invoice. What is stored already stays."""
-    classes = [_unasked(network, transfer, issued) for transfer in ours]
+    classes = [unasked(network, transfer, issued) for transfer in ours]
     if not any(classes):
         return ours
     ids = sorted({issued[one.to]["invoice_id"] for one, named in zip(ours, classes, strict=True) if named})
@@ -165,7 +165,7 @@ async def _bounded(
     return kept + [one for one in beyond if (one.tx_hash, one.channel, one.ordinal) in places]
 
 
-def _unasked(network: Network, transfer: ObservedTransfer, issued: dict[str, Record]) -> str | None:
+def unasked(network: Network, transfer: ObservedTransfer, issued: dict[str, Record]) -> str | None:
     """Which class of UNASKED_MAX a transfer belongs to; None for what was asked for."""
     asked = issued[transfer.to]
     if (network.name, transfer.contract) == (asked["network"], asked["contract"]):

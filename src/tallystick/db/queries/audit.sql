@@ -62,3 +62,74 @@ SELECT t.id, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS marker FRO
         LEFT JOIN refunds AS r ON r.id = e.object_id LEFT JOIN exceptions AS x ON x.id = e.object_id
         WHERE age(e.xmin) <= since.age
 ) AS t ORDER BY t.id;
+
+-- name: figures^
+-- How much there is to look at.
+SELECT (SELECT count(*) FROM invoices) AS invoices, (SELECT count(*) FROM transitions) AS transitions,
+    (SELECT count(*) FROM transition_log) AS log_rows, (SELECT count(*) FROM events) AS events,
+    (SELECT count(*) FROM deliveries) AS deliveries, (SELECT count(*) FROM transfers) AS transfers,
+    (SELECT count(*) FROM payments) AS payments, (SELECT count(*) FROM refunds) AS refunds,
+    (SELECT count(*) FROM exceptions) AS exceptions, (SELECT count(*) FROM ledger_entries) AS ledger_entries,
+    (SELECT count(*) FROM postings) AS postings, (SELECT count(*) FROM addresses) AS addresses,
+    (SELECT count(*) FROM blocks) AS blocks, (SELECT count(*) FROM networks) AS networks;
+
+-- name: last_sign_of_life$
+-- When a follower last saw a node's head move: while nothing runs, what is due waits for good reason.
+SELECT max(head_changed_at) AS at FROM networks;
+
+-- name: addresses_of
+-- The addresses issued to these invoices, with the key and the index that they were derived by.
+SELECT a.address, a.family, a.invoice_id, a.derivation_index, w.account_key
+FROM addresses AS a JOIN wallets AS w ON w.id = a.wallet_id
+WHERE a.invoice_id = ANY(:ids::text[]) ORDER BY a.address;
+
+-- name: heads
+-- Where the log of each merchant ends.
+SELECT merchant_id, length, hash FROM transition_log_heads WHERE length > 0 ORDER BY merchant_id;
+
+-- name: logged_at
+-- What the logs of these merchants said at these rows.
+SELECT g.merchant_id, l.hash
+FROM unnest(:merchant_ids::text[], :positions::bigint[]) AS g(merchant_id, position)
+LEFT JOIN transition_log AS l ON l.merchant_id = g.merchant_id AND l.position = g.position
+ORDER BY g.merchant_id;
+
+-- name: blocks_with_ours
+-- Heights of the best chain whose block holds a transfer of ours, or rules one out, the newest first.
+SELECT b.height FROM blocks AS b
+WHERE b.network = :network AND b.in_best_chain AND (
+    EXISTS (SELECT 1 FROM anchors AS n WHERE n.network = b.network AND n.block_hash = b.hash)
+    OR EXISTS (SELECT 1 FROM conflicts AS c WHERE c.network = b.network AND c.block_hash = b.hash)
+    OR EXISTS (SELECT 1 FROM refund_anchors AS r WHERE r.network = b.network AND r.block_hash = b.hash))
+ORDER BY b.height DESC;
+
+-- name: best_heights
+-- Every height of the best chain that is kept.
+SELECT b.height FROM blocks AS b WHERE b.network = :network AND b.in_best_chain ORDER BY b.height;
+
+-- name: best_block^
+-- What is stored of the best chain at a height.
+SELECT hash, height, parent_hash, time FROM blocks WHERE network = :network AND in_best_chain AND height = :height;
+
+-- name: held_by
+-- What is stored of the transfers that a block holds: those coming in, and those that carry out refunds.
+SELECT t.id, t.tx_hash, t.channel, t.ordinal, t.recipient, t.contract, t.amount, t.spend_key, t.sender, false AS going_out
+FROM anchors AS n JOIN transfers AS t ON t.id = n.transfer_id
+WHERE n.network = :network AND n.block_hash = :hash
+UNION ALL
+SELECT t.id, t.tx_hash, t.channel, t.ordinal, t.recipient, t.contract, t.amount, t.spend_key, t.sender, true
+FROM refund_anchors AS n JOIN refund_transfers AS t ON t.id = n.transfer_id
+WHERE n.network = :network AND n.block_hash = :hash;
+
+-- name: ruled_out_by
+-- Transfers that a transaction of this block is said to have made impossible.
+SELECT t.id, t.spend_key, c.tx_hash
+FROM conflicts AS c JOIN transfers AS t ON t.id = c.transfer_id
+WHERE c.network = :network AND c.block_hash = :hash;
+
+-- name: issued_before
+-- Which of these recipients were issued before a block's time, and what was asked for there.
+SELECT a.address, a.invoice_id, o.network, o.contract, o.amount_expected,
+    EXISTS (SELECT 1 FROM transfers AS t WHERE t.network = :network AND t.recipient = a.address AND t.channel = 'balance') AS balanced
+FROM addresses AS a JOIN payment_options AS o ON o.id = a.option_id
+WHERE a.family = :family AND a.address = ANY(:addresses::text[]) AND a.issued_at <= :at;
