@@ -1,6 +1,6 @@
 """`tallystick audit`: whether all that is stored is what its facts, its log and the chain say. It reads only.
 
-Holds true: it may run beside the server; exit code 1 when anything is wrong. Must not: hold rules (`services.auditing` does).
+Holds true: it may run beside the server; exit code 1 when anything is wrong. Must not: hold rules; the services do.
 """
 
 from __future__ import annotations
