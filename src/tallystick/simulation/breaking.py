@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import asyncpg
 
@@ -31,6 +31,18 @@ class Break(StrEnum):
     CUT_AFTER = "cut_after"  # the connection is lost; the statement was carried out, but nobody was told
 
 
+class Referee(Protocol):
+    """Decides whose statement is next where two pieces of work run at once."""
+
+    async def before(self, connection: asyncpg.Connection[Any], query: str) -> None:
+        """Come back when this statement may be sent."""
+        ...
+
+    async def after(self) -> None:
+        """Come back when whoever sent a statement may go on."""
+        ...
+
+
 @dataclass(slots=True)
 class Breaker:
     """Counts statements, and breaks at the one it was armed for. One statement is under way at a time.
@@ -44,7 +56,8 @@ class Breaker:
     statements: int = 0
     commits: int = 0
     broke_at: str | None = None
-    watching: Callable[[str], Awaitable[None]] | None = None
+    referee: Referee | None = None
+    deadlocks: int = 0
 
     def arm(self, kind: Break, at: int, *, only_commits: bool = False) -> None:
         """Break at the `at`-th statement from now (from 1), or at the `at`-th COMMIT."""
@@ -59,9 +72,22 @@ class Breaker:
     async def through(
         self, connection: asyncpg.Connection[Any], query: str, run: Callable[[], Awaitable[T]]
     ) -> T:
-        """Carry a statement out, unless it breaks off here."""
-        if self.watching is not None:
-            await self.watching(query)
+        """Carry a statement out, unless it breaks off here. With a referee, when it says so."""
+        referee = self.referee
+        if referee is None:
+            return await self._through(connection, query, run)
+        await referee.before(connection, query)
+        try:
+            return await self._through(connection, query, run)
+        except asyncpg.DeadlockDetectedError:
+            self.deadlocks += 1
+            raise
+        finally:
+            await referee.after()
+
+    async def _through(
+        self, connection: asyncpg.Connection[Any], query: str, run: Callable[[], Awaitable[T]]
+    ) -> T:
         if query.startswith(
             "BEGIN"
         ):  # says nothing to the database yet: breaking before what follows is the same

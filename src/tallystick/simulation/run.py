@@ -23,6 +23,7 @@ from tallystick.services.auditing import Problem, check_invoices, check_whole, t
 from tallystick.simulation import (
     chain_actions,
     delivery_actions,
+    duels,
     people_actions,
     prying,
     shop_actions,
@@ -80,6 +81,7 @@ _ALWAYS: Final[tuple[tuple[Action, int], ...]] = (
     (delivery_actions.subscribe, 3),
     (prying.pry, 3),
     (shop_actions.repeat_unanswered, 3),
+    (duels.duel, 6),
 )
 _WITH: Final[dict[Fault, tuple[tuple[Action, int], ...]]] = {
     Fault.CRASHES: ((work_actions.kill, 2),),

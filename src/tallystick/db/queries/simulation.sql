@@ -51,6 +51,10 @@ FROM deliveries AS d JOIN webhook_endpoints AS e ON e.id = d.endpoint_id
 WHERE e.status = 'enabled' AND e.deleted_at IS NULL
   AND (d.status = 'pending' OR (d.status = 'failed' AND d.attempts_made < :attempts_max));
 
+-- name: waits_for
+-- Whether one connection waits for a lock that another one holds.
+SELECT :holder::int = ANY(pg_blocking_pids(:pid::int));
+
 -- name: due_endpoints
 -- Endpoints that take events and have something due.
 SELECT e.id, e.url FROM webhook_endpoints AS e
