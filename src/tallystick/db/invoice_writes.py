@@ -65,8 +65,13 @@ class PaymentWrite:
     event_sequence: int
 
 
-async def write_invoices(connection: Connection, writes: Sequence[InvoiceWrite], at: datetime) -> None:
-    """Write statuses, each with its expected old one. Raises StaleWrite when any invoice was not as expected."""
+async def write_invoices(
+    connection: Connection, writes: Sequence[InvoiceWrite], at: datetime, *, channel: str
+) -> None:
+    """Write statuses, each with its expected old one, and tell the channel's listeners which changed.
+
+    Raises StaleWrite when any invoice was not as expected.
+    """
     if not writes:
         return
     count = await SQL.update_invoices.run(
@@ -79,6 +84,7 @@ async def write_invoices(connection: Connection, writes: Sequence[InvoiceWrite],
         event_sequences=[write.event_sequence for write in writes],
         amounts_paid=[write.amount_paid for write in writes],
         at=at,
+        channel=channel,
     )
     if count != len(writes):
         raise StaleWrite(f"{len(writes) - count} of {len(writes)} invoices had changed meanwhile.")

@@ -167,17 +167,15 @@ async def read_invoices(
     options = _grouped(await SQL.options_of.all(connection, ids=wanted), "invoice_id")
     transfers = _grouped(await SQL.transfers_of.all(connection, ids=wanted), "invoice_id")
     recorded = {row["id"]: row for row in await SQL.recorded_of.all(connection, ids=wanted)}
-    anchors: dict[str, list[Record]] = {}
-    conflicts: dict[str, list[Record]] = {}
+    places: dict[str, list[Record]] = {}
     if transfers:
-        anchors = _grouped(await SQL.anchors_of.all(connection, ids=wanted), "transfer_id")
-        conflicts = _grouped(await SQL.conflicts_of.all(connection, ids=wanted), "transfer_id")
+        places = _grouped(await SQL.places_of.all(connection, ids=wanted), "transfer_id")
     return [
         _invoice(
             row,
             tuple(_option(option) for option in options.get(row["id"], ())),
             tuple(
-                _transfer(transfer, anchors.get(transfer["id"], []), conflicts.get(transfer["id"], []))
+                _transfer(transfer, places.get(transfer["id"], []))
                 for transfer in transfers.get(row["id"], ())
             ),
             recorded.get(row["id"]),
@@ -299,8 +297,10 @@ def _anchor(row: Record) -> Anchor:
     return Anchor(BlockRef(row["hash"], row["height"]), row["time"], row["in_best_chain"])
 
 
-def _transfer(row: Record, anchors: list[Record], conflicts: list[Record]) -> StoredTransfer:
+def _transfer(row: Record, places: list[Record]) -> StoredTransfer:
     network = row["network"]
+    anchors = [place for place in places if place["in_the_way"] is None]
+    conflicts = [place for place in places if place["in_the_way"] is not None]
     asset = None
     if row["asset_symbol"] is not None:
         asset = Asset(network, row["asset_symbol"], row["asset_decimals"], row["contract"])
@@ -322,7 +322,7 @@ def _transfer(row: Record, anchors: list[Record], conflicts: list[Record]) -> St
             amount=row["amount"],
             first_evidence_at=row["first_evidence_at"],
             anchors=tuple(_anchor(anchor) for anchor in anchors),
-            conflicts=tuple(Conflict(conflict["tx_hash"], _anchor(conflict)) for conflict in conflicts),
+            conflicts=tuple(Conflict(conflict["in_the_way"], _anchor(conflict)) for conflict in conflicts),
             in_mempool=row["in_mempool"],
             internal=row["internal"],
         ),

@@ -34,7 +34,7 @@ from tallystick.services import objects
 from tallystick.services.booking import book
 from tallystick.services.cases import Look, update_cases
 from tallystick.services.context import Actor, Context
-from tallystick.services.events import INVOICES_CHANNEL, NewEvent, notify, publish
+from tallystick.services.events import INVOICES_CHANNEL, NewEvent, publish
 from tallystick.services.evidence import Circumstances, evidence_of, reason_of
 from tallystick.services.presenting import in_status, invoice_object, payment_object
 from tallystick.services.refund_verdicts import write_refund_verdicts
@@ -96,7 +96,7 @@ async def assess_invoices(connection: Connection, ctx: Context, ids: Sequence[st
 
 async def save(connection: Connection, ctx: Context, changes: Changes, now: datetime) -> None:
     """Write what was decided. Raises StaleWrite, with nothing kept, when another writer was first."""
-    await writes.write_invoices(connection, changes.invoices, now)
+    await writes.write_invoices(connection, changes.invoices, now, channel=INVOICES_CHANNEL)
     await writes.write_transitions(connection, changes.transitions, now)
     await writes.write_payments(connection, changes.payments, now)
     await writes.write_wakeups(connection, changes.wakeups)
@@ -108,7 +108,6 @@ async def save(connection: Connection, ctx: Context, changes: Changes, now: date
     looks = await write_refund_verdicts(connection, ctx, changes.looks, now)
     await update_cases(connection, ctx, looks, now)
     await book(connection, ctx, looks, now)
-    await notify(connection, [(INVOICES_CHANNEL, write.id) for write in changes.invoices])
 
 
 def decide(

@@ -87,8 +87,8 @@ async def publish(
             endpoint_ids=[endpoint_id for _, endpoint_id, _ in wanted],
             merchant_ids=[merchant_id for _, _, merchant_id in wanted],
             at=at,
+            channel=DELIVERIES_CHANNEL,
         )
-        await notify(connection, [(DELIVERIES_CHANNEL, "")])
     return ids
 
 

@@ -28,7 +28,7 @@ from tallystick.db.sql import Connection, Record, load
 from tallystick.services.assessing import Cause, CauseKind, assess_invoices
 from tallystick.services.context import SYSTEM, Context
 from tallystick.services.credit_keys import identity_of, keyed, stored_identity
-from tallystick.services.events import BLOCKS_CHANNEL, notify
+from tallystick.services.events import BLOCKS_CHANNEL
 from tallystick.services.refund_intake import outgoing_between, outgoing_in, record_outgoing
 
 SQL: Final = load("intake")
@@ -74,8 +74,7 @@ async def apply_step(ctx: Context, network: Network, step: Step) -> StepResult:
         if step.ancestor is not None:
             touched = await _disconnect(connection, network, step.ancestor, ctx.now())
         # After the old branch went, so that what only that held counts as without a place; before the new one comes.
-        used = {spend_key for block in step.blocks for spend_key in block.spends}
-        candidates = await SQL.open_spends.all(connection, network=network.name, spend_keys=list(used))
+        candidates = await _open_spends(connection, network, step)
         matched = 0
         for block in step.blocks:
             found = await _connect(connection, ctx, network, block)
@@ -90,12 +89,19 @@ async def apply_step(ctx: Context, network: Network, step: Step) -> StepResult:
         if step.expected is not None and tip.height < step.expected.height and step.ancestor is not None:
             touched.update(await _shallower(connection, network, tip.height, step.ancestor.height))
         await assess_invoices(connection, ctx, sorted(touched), _cause(network, step))
-        await notify(connection, [(BLOCKS_CHANNEL, network.name)])
     return StepResult(matched, len(touched))
 
 
 def _hash(block: BlockRef | None) -> str | None:
     return None if block is None else block.hash
+
+
+async def _open_spends(connection: Connection, network: Network, step: Step) -> list[Record]:
+    """Transfers without a place that need what the step's blocks used up."""
+    used = {spend_key for block in step.blocks for spend_key in block.spends}
+    if not used:
+        return []
+    return await SQL.open_spends.all(connection, network=network.name, spend_keys=list(used))
 
 
 async def _disconnect(connection: Connection, network: Network, ancestor: BlockRef, at: datetime) -> set[str]:
@@ -275,22 +281,19 @@ def _untold(block: Block, row: Record) -> bool:
 
 async def _move_cursor(connection: Connection, network: Network, step: Step, row: Record) -> None:
     header = step.blocks[-1].header
-    moved = await network_store.SQL.move_cursor.run(
+    moved = await network_store.SQL.move_cursor.one(
         connection,
         name=network.name,
         expected_hash=_hash(step.expected),
         hash=header.hash,
         height=header.height,
         time=header.time,
-    )
-    if moved != 1:
-        raise StaleWrite("The cursor moved meanwhile.", object_id=network.name)
-    await network_store.SQL.record_finality.run(
-        connection,
-        name=network.name,
         safe_height=_marker(step, row["safe_height"], step.safe_height),
         finalized_height=_marker(step, row["finalized_height"], step.finalized_height),
+        channel=BLOCKS_CHANNEL,
     )
+    if moved is None:
+        raise StaleWrite("The cursor moved meanwhile.", object_id=network.name)
 
 
 def _marker(step: Step, known: int | None, reported: int | None) -> int | None:

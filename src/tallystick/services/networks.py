@@ -53,9 +53,9 @@ async def pin(connection: Connection, name: str, chain: str, genesis_hash: str) 
         )
 
 
-async def record_head(connection: Connection, ctx: Context, name: str, head: BlockHeader) -> None:
-    """What the node says its best block is."""
-    await SQL.record_head.run(connection, name=name, height=head.height, time=head.time, at=ctx.now())
+async def record_head(connection: Connection, ctx: Context, name: str, head: BlockHeader) -> Record | None:
+    """What the node says its best block is. Answers the network's row as it is then."""
+    return await SQL.record_head.one(connection, name=name, height=head.height, time=head.time, at=ctx.now())
 
 
 async def record_status(connection: Connection, name: str, status: str, problem: str | None) -> None:

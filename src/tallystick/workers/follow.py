@@ -146,9 +146,7 @@ class Follower:
         if not self._checked_identity:
             await self._check_identity()
         head = await self.source.head()
-        async with self._ctx.database.transaction() as connection:
-            await network_service.record_head(connection, self._ctx, self._network.name, head.header)
-            row = await SQL.read_network.one(connection, name=self._network.name)
+        row = await self._note_head(head.header)
         if row is None or row["halted_at"] is not None:
             return False
         cursor = None if row["cursor_hash"] is None else BlockRef(row["cursor_hash"], row["cursor_height"])
@@ -163,6 +161,15 @@ class Follower:
             return await self._advance(cursor, head, row)
         await self._check_standing(cursor, head, row)
         return False
+
+    async def _note_head(self, head: BlockHeader) -> Record | None:
+        """Where the network stands. Most looks find the head that is known, and write nothing."""
+        async with self._ctx.database.connection() as connection:
+            row = await SQL.read_network.one(connection, name=self._network.name)
+        if row is None or (row["head_height"], row["head_time"]) == (head.height, head.time):
+            return row
+        async with self._ctx.database.transaction() as connection:
+            return await network_service.record_head(connection, self._ctx, self._network.name, head)
 
     async def _look_at_mempool(self) -> None:
         """See what is outside any block, once all blocks are read. A hint: its trouble is nobody's but its own."""
@@ -179,6 +186,8 @@ class Follower:
                     await sightings.withdraw_sightings(self._ctx, self._network)
                 self._rest_from_mempool()
                 return
+            if not asked and not snapshot.transfers:
+                return  # nothing is shown, and nothing was
             result = await sightings.apply_sightings(self._ctx, self._network, snapshot)
         except (SourceError, StaleWrite) as error:
             log.info("mempool.trouble", network=self._network.name, problem=str(error))
@@ -201,6 +210,7 @@ class Follower:
         reorganisation."""
         last = min(head.header.height, cursor.height + self._options.batch_blocks)
         behind = head.header.height - cursor.height > PREFETCH_BLOCKS
+        shown = True  # what the row says
         # One block stands for the whole batch: each names its parent, so nodes that agree on the last agree on all.
         newest = head.header if last == head.header.height else await self.source.header_at(last)
         await self.source.confirm_agreement(newest)
@@ -211,15 +221,14 @@ class Follower:
                     return True
                 await self._apply(self._step(cursor, (block,), head))
                 cursor = block.header.ref
-                if (
-                    behind
-                ):  # said once something was read: a node that only promises blocks stays shown as in trouble
+                if behind and shown:
+                    # Said once something was read: a node that only promises blocks stays shown as in trouble.
                     await self._show("catching_up")
-                    behind = False
+                    shown = False
                 if self._on_progress is not None:
                     self._on_progress(cursor.height, head.header.height)
         if cursor.height >= head.header.height:
-            await self._show_standing(row)
+            await self._show_standing(row, shown=shown)
         return cursor.height < head.header.height
 
     async def _fetch(self, first: int, last: int) -> AsyncGenerator[Block, None]:
@@ -240,20 +249,27 @@ class Follower:
 
     async def _check_standing(self, cursor: BlockRef, head: Head, row: Record) -> None:
         """The node has nothing above our cursor: it is level with us, behind, or on another branch."""
-        async with self._ctx.database.connection() as connection:
-            ours = await SQL.best_blocks.all(
-                connection, network=self._network.name, height=head.header.height, row_count=1
-            )
-        known = ours[0] if ours and ours[0]["height"] == head.header.height else None
-        if known is not None and known["hash"] != head.header.hash:
+        known = await self._own_hash(cursor, head.header.height)
+        if known is not None and known != head.header.hash:
             await self._reorganise(cursor, head, row)
             return
         if head.header.height < cursor.height:
             behind = cursor.height - head.header.height
-            await self._show("degraded", f"The node is {behind} blocks behind what was already processed.")
+            problem = f"The node is {behind} blocks behind what was already processed."
+            await self._show("degraded", problem, known=row)
             return
         await self._record_finality(cursor, head, row)
         await self._show_standing(row)
+
+    async def _own_hash(self, cursor: BlockRef, height: int) -> str | None:
+        """The hash of our best chain's block at a height, which is not above the cursor; None where it is not kept."""
+        if height == cursor.height:
+            return cursor.hash
+        async with self._ctx.database.connection() as connection:
+            ours = await SQL.best_blocks.all(
+                connection, network=self._network.name, height=height, row_count=1
+            )
+        return ours[0]["hash"] if ours and ours[0]["height"] == height else None
 
     async def _record_finality(self, cursor: BlockRef, head: Head, row: Record) -> None:
         """The network's markers may move without a new block: apply the cursor's block again, which changes nothing
@@ -382,17 +398,21 @@ class Follower:
             )
         self._blocks_since_prune = 0
 
-    async def _show_standing(self, row: Record) -> None:
-        """Level with the node: all is well unless the node itself stands still."""
+    async def _show_standing(self, row: Record, *, shown: bool = True) -> None:
+        """Level with the node: all is well unless the node itself stands still. `shown`: the row says what is shown."""
         changed_at = row["head_changed_at"]
         limit = timedelta(seconds=self._options.stale_after_seconds)
+        known = row if shown else None
         if changed_at is not None and self._ctx.now() - changed_at > limit:
             minutes = int((self._ctx.now() - changed_at).total_seconds() // 60)
-            await self._show("degraded", f"The node has had no new block for {minutes} minutes.")
+            await self._show("degraded", f"The node has had no new block for {minutes} minutes.", known=known)
         else:
-            await self._show("following")
+            await self._show("following", known=known)
 
-    async def _show(self, status: str, problem: str | None = None) -> None:
+    async def _show(self, status: str, problem: str | None = None, *, known: Record | None = None) -> None:
+        """Tell operators how it goes. `known`: the network's row, where it tells what they are shown already."""
+        if known is not None and (known["status"], known["problem"]) == (status, problem):
+            return
         async with self._ctx.database.transaction() as connection:
             await network_service.record_status(connection, self._network.name, status, problem)
 

@@ -14,12 +14,13 @@ WHERE merchant_id = ANY(:merchant_ids::text[]) AND deleted_at IS NULL AND status
 ORDER BY id;
 
 -- name: insert_deliveries!
--- One delivery for each event and endpoint, due at once.
+-- One delivery for each event and endpoint, due at once. Deliverers are told when it is committed.
 INSERT INTO deliveries (id, event_id, endpoint_id, merchant_id, status, next_attempt_at, created_at, updated_at)
 SELECT g.id, g.event_id, g.endpoint_id, g.merchant_id, 'pending', :at, :at, :at
 FROM unnest(:ids::text[], :event_ids::text[], :endpoint_ids::text[], :merchant_ids::text[])
     AS g(id, event_id, endpoint_id, merchant_id)
-ON CONFLICT (event_id, endpoint_id) DO NOTHING;
+ON CONFLICT (event_id, endpoint_id) DO NOTHING
+RETURNING pg_notify(:channel, '');
 
 -- name: notify
 -- Tell listeners of this database, when the transaction commits. Equal messages of one transaction arrive once.

@@ -78,23 +78,19 @@ WHERE i.id = ANY(:ids::text[])
   AND (EXISTS (SELECT 1 FROM decisions AS d WHERE d.invoice_id = i.id)
        OR EXISTS (SELECT 1 FROM refunds AS r WHERE r.invoice_id = i.id));
 
--- name: anchors_of
--- Every block that ever held a transfer to these invoices, and whether it counts now.
-SELECT n.transfer_id, n.log_index, b.hash, b.height, b.time, b.in_best_chain
+-- name: places_of
+-- Every block that ever held a transfer to these invoices, and every transaction that ever stood in the way of one
+-- (`in_the_way`), with its block; and whether that counts now.
+SELECT p.transfer_id, p.log_index, p.in_the_way, b.hash, b.height, b.time, b.in_best_chain
 FROM transfers AS t
-JOIN anchors AS n ON n.transfer_id = t.id
-JOIN blocks AS b ON b.network = n.network AND b.hash = n.block_hash
+CROSS JOIN LATERAL (
+    SELECT n.transfer_id, n.log_index, NULL AS in_the_way, n.network, n.block_hash FROM anchors AS n WHERE n.transfer_id = t.id
+    UNION ALL
+    SELECT c.transfer_id, NULL, c.tx_hash, c.network, c.block_hash FROM conflicts AS c WHERE c.transfer_id = t.id
+) AS p
+JOIN blocks AS b ON b.network = p.network AND b.hash = p.block_hash
 WHERE t.invoice_id = ANY(:ids::text[])
-ORDER BY n.transfer_id, b.height, b.hash;
-
--- name: conflicts_of
--- Every transaction that ever stood in the way of a transfer to these invoices, and whether it counts now.
-SELECT c.transfer_id, c.tx_hash, b.hash, b.height, b.time, b.in_best_chain
-FROM transfers AS t
-JOIN conflicts AS c ON c.transfer_id = t.id
-JOIN blocks AS b ON b.network = c.network AND b.hash = c.block_hash
-WHERE t.invoice_id = ANY(:ids::text[])
-ORDER BY c.transfer_id, b.height, b.hash;
+ORDER BY p.transfer_id, b.height, b.hash;
 
 -- name: insert_invoice!
 -- A new invoice with its options, first quotes, issued addresses, history so far and what it waits for: one statement,
@@ -161,14 +157,16 @@ SELECT :family, :address, merchant_id, :wallet_id, :derivation_index, invoice_id
 UPDATE payment_options SET status = 'expired' WHERE invoice_id = ANY(:ids::text[]) AND status = 'quoted';
 
 -- name: update_invoices!
--- The one statement that writes statuses. Expects the old status and sequence of each; the caller checks the count.
+-- The one statement that writes statuses. Expects the old status and sequence of each; the caller checks the count. Whoever
+-- shows an invoice is told when it is committed.
 UPDATE invoices AS i
 SET status = g.status, sequence = g.sequence, event_sequence = g.event_sequence, amount_paid = g.amount_paid,
     updated_at = :at
 FROM unnest(:ids::text[], :old_statuses::text[], :old_sequences::int[], :statuses::text[], :sequences::int[],
     :event_sequences::int[], :amounts_paid::numeric[])
     AS g(id, old_status, old_sequence, status, sequence, event_sequence, amount_paid)
-WHERE i.id = g.id AND i.status = g.old_status AND i.sequence = g.old_sequence;
+WHERE i.id = g.id AND i.status = g.old_status AND i.sequence = g.old_sequence
+RETURNING pg_notify(:channel, i.id);
 
 -- name: insert_transitions!
 -- History, one row a step.

@@ -31,17 +31,14 @@ SELECT * FROM networks WHERE name = :name;
 -- Remember which chain this is, once.
 UPDATE networks SET chain = :chain, genesis_hash = :genesis_hash WHERE name = :name AND genesis_hash IS NULL;
 
--- name: record_head!
--- What the node says its best block is. head_changed_at moves only when it does.
+-- name: record_head^
+-- What the node says its best block is, and the row as it is then. head_changed_at moves only when that does.
 UPDATE networks
 SET head_changed_at = CASE WHEN head_height IS DISTINCT FROM :height OR head_time IS DISTINCT FROM :time
                            THEN :at ELSE head_changed_at END,
     head_height = :height, head_time = :time
-WHERE name = :name;
-
--- name: record_finality!
--- The network's own markers, as far as they are known.
-UPDATE networks SET safe_height = :safe_height, finalized_height = :finalized_height WHERE name = :name;
+WHERE name = :name
+RETURNING *;
 
 -- name: record_status!
 -- What operators are shown. A halted network stays halted until a person decides.
@@ -58,12 +55,15 @@ WHERE name = :name AND halted_at IS NULL;
 UPDATE networks SET status = 'catching_up', problem = NULL, halted_at = NULL, resume_decided_at = :at
 WHERE name = :name AND halted_at IS NOT NULL;
 
--- name: move_cursor!
--- The cursor moves from the block that was expected to the new one, or not at all.
+-- name: move_cursor^
+-- The cursor moves from the block that was expected to the new one, or not at all; with it the network's own markers, as
+-- far as they are known. Whoever listens is told when it is committed.
 UPDATE networks
 SET cursor_hash = :hash, cursor_height = :height, cursor_time = :time,
-    scanned_until = GREATEST(scanned_until, :time), resume_decided_at = NULL
-WHERE name = :name AND cursor_hash IS NOT DISTINCT FROM :expected_hash AND halted_at IS NULL;
+    scanned_until = GREATEST(scanned_until, :time), resume_decided_at = NULL,
+    safe_height = :safe_height, finalized_height = :finalized_height
+WHERE name = :name AND cursor_hash IS NOT DISTINCT FROM :expected_hash AND halted_at IS NULL
+RETURNING pg_notify(:channel, name);
 
 -- name: connect_block!
 -- A block joins the best chain, for the first time or again.
