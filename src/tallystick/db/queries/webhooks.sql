@@ -171,7 +171,8 @@ SELECT id, failing_since FROM webhook_endpoints WHERE id = ANY(:ids::text[]) ORD
 
 -- name: record_outcomes
 -- Write what came of the attempts, where the delivery is still as it was claimed: pending, at the same place of its
--- schedule, under the same lease. Whoever claimed it later has another lease, so nobody records twice.
+-- schedule, under the same lease. Whoever claimed it later has another lease, so nobody records twice, also where both
+-- outcomes are told at once.
 WITH outcome AS (
     SELECT * FROM unnest(:ids::text[], :attempts_made::int[], :leases::timestamptz[], :statuses::text[],
                          :retries::timestamptz[], :begun::timestamptz[], :codes::int[], :durations::int[], :errors::text[])
@@ -182,12 +183,12 @@ changed AS (
     SET status = o.status, attempts_made = d.attempts_made + 1, next_attempt_at = o.retry_at, updated_at = :at
     FROM outcome AS o
     WHERE d.id = o.id AND d.status = 'pending' AND d.attempts_made = o.attempts_made AND d.next_attempt_at = o.lease
-    RETURNING d.id
+    RETURNING d.id, o.begun_at, o.code, o.duration_ms, o.error
 )
 INSERT INTO delivery_attempts (delivery_id, number, at, status_code, duration_ms, error)
 SELECT c.id, 1 + coalesce((SELECT max(a.number) FROM delivery_attempts AS a WHERE a.delivery_id = c.id), 0),
-       o.begun_at, o.code, o.duration_ms, o.error
-FROM changed AS c JOIN outcome AS o ON o.id = c.id
+       c.begun_at, c.code, c.duration_ms, c.error
+FROM changed AS c
 RETURNING delivery_id;
 
 -- name: set_failing!
