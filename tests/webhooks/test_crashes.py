@@ -150,8 +150,8 @@ async def test_an_outcome_under_a_lost_lease_is_not_recorded(bench: Bench) -> No
 
 
 async def test_outcomes_under_the_lost_and_the_live_lease_may_be_told_at_once(bench: Bench) -> None:
-    """A deliverer whose database was away for longer than a lease. (Found by simulation: both were inserted as attempt 1,
-    which the database refused, and what else was in the batch was not recorded either.)
+    """A deliverer whose database was away for longer than a lease. (Found by simulation: both were attempt 1
+    then, which the database refused, and what else was in the batch was not recorded either.)
     """
     await bench.endpoint("http://127.0.0.1:9/")
     (event_id,) = await bench.publish()
