@@ -174,7 +174,7 @@ class Simulator:
                 if on_step is not None:
                     on_step(step)
             else:
-                await settle(world)
+                await self._settle()
                 problems = [
                     *world.flaws,
                     *complaints(world),
@@ -188,6 +188,12 @@ class Simulator:
             note(f"{violation.rule} {violation.object_id} {violation.detail}")
         outcome.log_hash = digest.hexdigest()
         return outcome
+
+    async def _settle(self) -> None:
+        try:
+            await settle(self._world)
+        except Exception as error:  # noqa: BLE001  # a defect, whatever it is: the run says where it was
+            self._world.flaw("worker-failed", "settle", f"{type(error).__name__}: {error}")
 
     async def _step(self) -> tuple[str, str]:
         """One action, broken off somewhere if the seed says so. Answers its name and what came of it."""
