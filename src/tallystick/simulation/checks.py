@@ -25,6 +25,7 @@ SQL: Final = load("simulation")
 RULES: Final[dict[str, str]] = {
     "canonical-transfer-absent": "Every transfer to an issued address in a block that counts as processed is stored.",
     "credited-without-chain": "No transfer is stored as standing in a block that does not hold it.",
+    "forged-block": "No block counts as processed that one node made up.",
     "conflict-absent": "What cannot come any more, its spend key being used otherwise, is said to be replaced.",
     "sighting-absent": "Nothing counts as sighted that waits in no mempool.",
     "network-caught-up": "Once nodes are well again, every network is read to its head.",
@@ -68,7 +69,7 @@ async def passing_problems(world: World) -> list[Problem]:
     async with world.database.connection() as connection:
         return [
             *await _blocks(world, connection),
-            *await _calls(connection),
+            *await _calls(world, connection),
             *await _deliveries(world, connection),
         ]
 
@@ -112,13 +113,20 @@ async def _blocks(world: World, connection: Connection) -> list[Problem]:
         rows = await SQL.standing_transfers.all(connection, network=name)
         stored = {_stored_fact(row) for row in rows if row["block_hash"] in known}
         problems += _compare(place, blocks, addresses, stored)
+        forged = [one for one in hashes if one not in known]
+        problems += [Problem("forged-block", f"{name} {one}", "no other node has it") for one in forged]
     return problems
 
 
-async def _calls(connection: Connection) -> list[Problem]:
+async def _calls(world: World, connection: Connection) -> list[Problem]:
+    """What a call did is there, once."""
+    told = [invoice_id for shop in world.shops for invoice_id in shop.invoices]
     return [
         Problem("one-effect-per-call", row["what"], f"{row['times']} times")
         for row in await SQL.done_twice.all(connection)
+    ] + [
+        Problem("one-effect-per-call", row["id"], "it was answered as made, and is not there")
+        for row in await SQL.not_there.all(connection, ids=told)
     ]
 
 

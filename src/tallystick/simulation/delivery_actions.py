@@ -16,7 +16,7 @@ from typing import Final
 
 from tallystick.db.sql import load
 from tallystick.db.webhooks import ClaimedDelivery
-from tallystick.services.delivering import Attempted
+from tallystick.services.delivering import Attempted, Disabled
 from tallystick.simulation.calls import Response
 from tallystick.simulation.receivers import Mood, Receiver
 from tallystick.simulation.world import World
@@ -55,10 +55,7 @@ async def deliver(world: World) -> str:
     served = set(mailroom.attempted[before:])
     for endpoint_id in waiting - served:
         world.flaw("served-in-turn", endpoint_id, f"it works and had something due; served: {len(served)}")
-    ids = [attempt.delivery.id for attempt in attempts]
-    for delivery_id in sorted({one for one in ids if ids.count(one) > 1}):
-        world.flaw("sent-under-lease", delivery_id, f"sent {ids.count(delivery_id)} times in one turn")
-    disabled = await courier.record(attempts) if attempts else []
+    disabled = await _record(world, attempts) if attempts else []
     if world.chance.one_in(4):
         await courier.keep_house(count_max=1000)
     return f"{len(attempts)} {len(disabled)}"
@@ -93,6 +90,12 @@ async def _attempt(
     return quick
 
 
+async def _record(world: World, attempts: list[Attempted]) -> list[Disabled]:
+    disabled = await world.courier.record(attempts)
+    world.mailroom.recorded(attempt.delivery.id for attempt in attempts)
+    return disabled
+
+
 async def _call_off(tasks: list[asyncio.Task[Attempted]]) -> None:
     for task in tasks:
         task.cancel()
@@ -103,7 +106,7 @@ async def stall(world: World) -> str:
     """Another deliverer claims and sends, and hangs before it records; or it comes to itself and records at last."""
     if world.unrecorded and not world.chance.one_in(3):
         late, world.unrecorded = world.unrecorded, []
-        disabled = await world.courier.record(late)
+        disabled = await _record(world, late)
         return f"recorded {len(late)} {len(disabled)}"
     courier = world.another_courier()
     slow: list[asyncio.Task[Attempted]] = []

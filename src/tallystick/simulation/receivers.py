@@ -12,7 +12,7 @@ import asyncio
 import base64
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -82,6 +82,9 @@ class Mailroom:
         self.complaints: list[tuple[str, str, str]] = []  # rule, endpoint id, in words
         self.foreign: Callable[[str, bytes], str | None] = _nothing
         self.attempted: list[str] = []  # endpoint ids, in the order tried
+        self._leases: dict[
+            str, datetime
+        ] = {}  # of deliveries sent whose outcome is not recorded, on our clock
         self._passed_ms = 0
         self._over = asyncio.Event()
 
@@ -90,6 +93,7 @@ class Mailroom:
         self.by_url.clear()
         self.complaints.clear()
         self.attempted.clear()
+        self._leases.clear()
         self._passed_ms = 0
 
     def let_time_pass(self) -> None:
@@ -99,6 +103,11 @@ class Mailroom:
         self._over.set()
         self._over = asyncio.Event()
 
+    def recorded(self, delivery_ids: Iterable[str]) -> None:
+        """What came of these is stored: the next attempt has its own time."""
+        for delivery_id in delivery_ids:
+            self._leases.pop(delivery_id, None)
+
     def is_slow(self, url: str) -> bool:
         """Whether an attempt there ends only with the turn."""
         return url in self.by_url and self.by_url[url].mood is Mood.SLOW
@@ -106,6 +115,11 @@ class Mailroom:
     async def send(self, delivery: ClaimedDelivery) -> Answer:
         """One attempt, in the place of `workers.webhook_sender.Sender.send`."""
         self.attempted.append(delivery.endpoint_id)
+        if self._leases.get(delivery.id, self._clock.now()) > self._clock.now():
+            self.complaints.append(
+                ("sent-under-lease", delivery.id, "sent again while another deliverer has it")
+            )
+        self._leases[delivery.id] = delivery.leased_until
         receiver = self.by_url.get(delivery.url)
         if receiver is None or receiver.mood is Mood.DOWN:
             return Answer(None, "No connection: Connection refused.")

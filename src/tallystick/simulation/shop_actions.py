@@ -6,6 +6,7 @@ violation by `World.flaws`.
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 from tallystick.chains.simulated.transactions import address_of
@@ -76,7 +77,29 @@ async def create_invoice(world: World) -> str:
             note_invoice(world, shop, response.json())
 
     response = await world.post(shop, "/v1/invoices", body, then=learn)
+    if response.ok:
+        check_quotes(world, response.json())
     return f"{shop.id[-4:]} {response.word} {response.json().get('id', '') if response.ok else ''}"
+
+
+def check_quotes(world: World, invoice: dict[str, Any]) -> None:
+    """What is asked now, against the prices that are true now."""
+    prices = world.rates.prices
+    amount, currency = Fraction(invoice["amount"]), invoice["currency"]
+    for option in invoice["payment_options"]:
+        asset = world.networks[option["network"]].asset_by_symbol(option["asset"])
+        if asset is None:
+            continue
+        asked, worth, unit = Fraction(option["amount_expected"]), amount, Fraction(0)
+        if asset.symbol != currency:
+            worth = amount * (100 if currency == "USD" else prices[currency]) / prices[asset.symbol]
+            unit = Fraction(1, 10**asset.asked_decimals)
+        if not worth <= asked < worth + unit and asked != worth:
+            world.flaw(
+                "quote-true",
+                option["id"],
+                f"{asked} {asset.symbol} for {amount} {currency}, {worth} is right",
+            )
 
 
 async def activate(world: World) -> str:

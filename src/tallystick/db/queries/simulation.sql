@@ -27,6 +27,10 @@ WHERE t.network = :network AND b.in_best_chain;
 -- The blocks of a network that count as processed.
 SELECT hash FROM blocks WHERE network = :network AND in_best_chain;
 
+-- name: not_there
+-- Which of these invoices do not exist.
+SELECT g.id FROM unnest(:ids::text[]) AS g(id) WHERE NOT EXISTS (SELECT 1 FROM invoices AS i WHERE i.id = g.id);
+
 -- name: unplaced
 -- Transfers that stand nowhere, with what they need and what became of them.
 SELECT t.id, t.network, t.tx_hash, t.spend_key, p.status,
