@@ -30,7 +30,7 @@ from litestar.response.sse import ServerSentEventMessage
 from tenacity import AsyncRetrying, RetryCallState, wait_random
 
 from tallystick.core.errors import DatabaseError, NotFound
-from tallystick.db.listening import ping
+from tallystick.db.listening import listening, ping
 from tallystick.db.sql import Connection
 from tallystick.services.checkout import customer_view
 from tallystick.services.checkout_view import CustomerView, without_clock
@@ -210,17 +210,10 @@ class InvoiceHub:
     async def _listen(self) -> None:
         """Listen on one connection until it dies (raises) or the hub is closed (returns)."""
         async with self._ctx.database.connection() as connection:
-            connection.add_termination_listener(self._connection_lost)
-            await connection.add_listener(INVOICES_CHANNEL, self._invoice_changed)
-            await connection.add_listener(BLOCKS_CHANNEL, self._block_processed)
-            try:
+            channels = {INVOICES_CHANNEL: self._invoice_changed, BLOCKS_CHANNEL: self._block_processed}
+            async with listening(connection, channels, self._connection_lost):
                 self._mark(*self._watchers)  # whatever was missed while nobody listened
                 await self._fan_out(connection)
-            finally:
-                connection.remove_termination_listener(self._connection_lost)
-                if not connection.is_closed():
-                    await connection.remove_listener(INVOICES_CHANNEL, self._invoice_changed)
-                    await connection.remove_listener(BLOCKS_CHANNEL, self._block_processed)
 
     async def _fan_out(self, listening: Connection) -> None:
         loop = asyncio.get_running_loop()

@@ -33,6 +33,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from tallystick.db.listening import listening
 from tallystick.db.webhooks import ClaimedDelivery
 from tallystick.observability import show_deliveries
 from tallystick.services.context import Context
@@ -263,17 +264,13 @@ class _Run:
         def connection_lost(_connection: Any) -> None:
             lost.set()
 
-        async with self._ctx.database.connection() as connection:
-            connection.add_termination_listener(connection_lost)
-            await connection.add_listener(DELIVERIES_CHANNEL, self._notified)
-            try:
-                self._wake.set()  # for what came while nobody listened
-                await lost.wait()
-                raise ConnectionResetError("the listening connection was closed by the server")
-            finally:
-                if not connection.is_closed():
-                    connection.remove_termination_listener(connection_lost)
-                    await connection.remove_listener(DELIVERIES_CHANNEL, self._notified)
+        async with (
+            self._ctx.database.connection() as connection,
+            listening(connection, {DELIVERIES_CHANNEL: self._notified}, connection_lost),
+        ):
+            self._wake.set()  # for what came while nobody listened
+            await lost.wait()
+            raise ConnectionResetError("the listening connection was closed by the server")
 
     def _notified(self, _connection: Any, _pid: int, _channel: str, _payload: Any) -> None:
         self._wake.set()

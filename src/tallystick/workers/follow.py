@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -33,6 +33,7 @@ from tallystick.core.errors import (
     WrongChain,
 )
 from tallystick.core.network import Network
+from tallystick.db.listening import GONE
 from tallystick.db.networks import SQL
 from tallystick.db.sql import Record
 from tallystick.services import networks as network_service
@@ -115,8 +116,9 @@ class Follower:
             try:
                 yield held
             finally:
-                if held and not connection.is_closed():
-                    await SQL.unlock.value(connection, space=_LOCK_SPACE, name_key=name_key)
+                if held:
+                    with suppress(*GONE):  # a lost connection has lost the lock as well
+                        await SQL.unlock.value(connection, space=_LOCK_SPACE, name_key=name_key)
 
     async def _follow(self, stop: asyncio.Event) -> None:
         async def pause(seconds: float) -> None:
