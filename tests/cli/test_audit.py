@@ -134,6 +134,17 @@ async def test_a_history_rewritten_from_end_to_end_shows_in_what_was_noted(
     assert noted.read_bytes() == before
 
 
+async def test_a_database_of_another_version_is_left_as_it_is(empty_database_url: str) -> None:
+    done = await run("audit", "--json", TALLYSTICK_DATABASE_URL=empty_database_url)
+    assert (done.code, done.out) == (1, "")
+    assert "schema none" in done.err
+    connection = await asyncpg.connect(empty_database_url)
+    try:
+        assert await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0
+    finally:
+        await connection.close()
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [

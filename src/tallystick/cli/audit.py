@@ -18,12 +18,13 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from tallystick.cli.common import JsonFlag, console, load_config, print_json
-from tallystick.core.errors import InvalidInput
+from tallystick.core.errors import DatabaseError, InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tallystick.config import Config
+    from tallystick.db.pool import Database
     from tallystick.services.audit_chain import Compared
     from tallystick.services.audit_database import Report
     from tallystick.services.context import Context
@@ -78,7 +79,8 @@ def audit(
     noted = _read_notes(heads)
 
     async def main(_stop: asyncio.Event) -> tuple[Found, Compared | None]:
-        async with open_database(settings) as database:
+        async with open_database(settings, migrate=False) as database:
+            await _expect_schema(database)
             ctx = await open_context(settings, database)
             with _bar("invoices", shown=not json) as on_progress:
                 report = await look(
@@ -101,6 +103,20 @@ def audit(
     else:
         _show(report, compared, checked, problems)
     return 1 if problems else 0
+
+
+async def _expect_schema(database: Database) -> None:
+    """Whoever only looks does not migrate. Raises DatabaseError where the schema is not this version's."""
+    from tallystick.db.operators import database_state
+    from tallystick.db.revision import newest_revision
+
+    async with database.connection() as connection:
+        found = (await database_state(connection)).revision
+    if found != newest_revision():
+        raise DatabaseError(
+            f"The database has schema {found or 'none'}, this version knows {newest_revision()}.",
+            remedy="Use the version that runs on it, or `tallystick migrate`.",
+        )
 
 
 def _blocks(text: str) -> Blocks:

@@ -25,7 +25,7 @@ WHERE t.invoice_id = ANY(:ids::text[])
 -- name: transition_evidence
 -- Every transition rests on evidence.
 SELECT t.invoice_id AS object_id, format('transition %s has none', t.sequence) AS detail
-FROM transitions AS t WHERE t.invoice_id = ANY(:ids::text[]) AND jsonb_array_length(t.evidence) = 0;
+FROM transitions AS t WHERE t.invoice_id = ANY(:ids::text[]) AND (jsonb_typeof(t.evidence) <> 'array' OR t.evidence = '[]');
 
 -- name: log_hash
 -- Every transition stands in its merchant's log, after those before it, and the log's hash covers all of it: no transition
@@ -326,7 +326,8 @@ WHERE i.id = ANY(:ids::text[]) AND i.status IN ('quoted', 'awaiting_payment', 'p
 SELECT o.id AS object_id, format('"%s" is not in version %s', o.policy_name, o.policy_version) AS detail
 FROM payment_options AS o
 WHERE o.invoice_id = ANY(:ids::text[]) AND o.policy_name <> 'network default' AND NOT EXISTS (
-    SELECT 1 FROM confirmation_policies AS c, jsonb_array_elements(c.rules) AS r
+    SELECT 1 FROM confirmation_policies AS c,
+        jsonb_array_elements(CASE jsonb_typeof(c.rules) WHEN 'array' THEN c.rules ELSE '[]' END) AS r
     WHERE c.merchant_id = o.merchant_id AND c.version = o.policy_version AND r ->> 'name' = o.policy_name);
 
 -- name: option_closed
