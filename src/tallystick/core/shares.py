@@ -60,13 +60,13 @@ class Measure(Enum):
     REQUIRED = auto()  # the least that is paid in full
     ALLOWED = auto()  # the most that is not too much
 
-    def of(self, tolerance: Tolerance) -> Fraction:
-        """By what a share as asked is multiplied."""
+    def of(self, tolerance: Tolerance) -> tuple[int, int]:
+        """By what a share as asked is multiplied, and divided."""
         if self is Measure.REQUIRED:
-            return Fraction(BPS, BPS - tolerance.under_bps)
+            return BPS, BPS - tolerance.under_bps
         if self is Measure.ALLOWED:
-            return Fraction(BPS, BPS + tolerance.over_bps)
-        return Fraction(1)
+            return BPS, BPS + tolerance.over_bps
+        return 1, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +150,7 @@ def _unit(terms: InvoiceTerms, decision: Decision | None, named: Judged, *, on_t
     def share(measure: Measure) -> Fraction:
         if decision is not None:
             return _group_share(terms, decision, named, measure)
-        fact = named[0][0]
-        return _worth(terms, fact) * measure.of(terms.option(fact.option_id).tolerance)
+        return _worth(terms, named[0][0], measure)
 
     return Unit(
         asked=share(Measure.ASKED),
@@ -164,9 +163,12 @@ def _unit(terms: InvoiceTerms, decision: Decision | None, named: Judged, *, on_t
     )
 
 
-def _worth(terms: InvoiceTerms, fact: TransferFact) -> Fraction:
-    """The fraction of what its option asked, by the quote in force when it was first evidenced."""
-    return Fraction(fact.amount, terms.option(fact.option_id).asked_at(fact.first_evidence_at))
+def _worth(terms: InvoiceTerms, fact: TransferFact, measure: Measure) -> Fraction:
+    """The fraction of what its option asked, by the quote in force when it was first evidenced, in a measure."""
+    option = terms.option(fact.option_id)
+    times, per = measure.of(option.tolerance)
+    # One fraction made of whole numbers: reducing it is what takes the time.
+    return Fraction(fact.amount * times, option.asked_at(fact.first_evidence_at) * per)
 
 
 def _counts(fact: TransferFact, verdict: Verdict) -> bool:
@@ -194,19 +196,14 @@ def _group_share(terms: InvoiceTerms, decision: Decision, named: Judged, measure
     Accepted: exactly what was asked, so never too much; as value what its matching transfers brought, and what was
     asked where none matches. Credited: the value that was decided.
     """
-    tolerance = terms.option(named[0][0].option_id).tolerance
+    times, per = measure.of(terms.option(named[0][0].option_id).tolerance)
     if decision.value is not None:
-        return Fraction(decision.value, terms.price.amount) * measure.of(tolerance)
+        return Fraction(decision.value * times, terms.price.amount * per)
     brought = sum(
-        (
-            _worth(terms, fact) * measure.of(terms.option(fact.option_id).tolerance)
-            for fact, verdict in named
-            if verdict.match is Match.MATCHED
-        ),
-        Fraction(0),
+        (_worth(terms, fact, measure) for fact, verdict in named if verdict.match is Match.MATCHED), NOTHING
     )
     if measure is Measure.REQUIRED:
         return max(Fraction(1), brought)
     if brought == 0:
-        return measure.of(tolerance)
+        return Fraction(times, per)
     return min(Fraction(1), brought) if measure is Measure.ALLOWED else brought

@@ -47,7 +47,8 @@ class Referee(Protocol):
 class Breaker:
     """Counts statements, and breaks at the one it was armed for. One statement is under way at a time.
 
-    `statements` counts since the last `arm` or `rest`; `commits` only those that ended a transaction.
+    `statements` counts since the last `arm` or `rest`; `commits` only those that ended a transaction; `sent` everything
+    that ever went to the database.
     """
 
     kind: Break | None = None
@@ -55,6 +56,7 @@ class Breaker:
     only_commits: bool = False
     statements: int = 0
     commits: int = 0
+    sent: int = 0
     broke_at: str | None = None
     referee: Referee | None = None
     deadlocks: int = 0
@@ -73,6 +75,7 @@ class Breaker:
         self, connection: asyncpg.Connection[Any], query: str, run: Callable[[], Awaitable[T]]
     ) -> T:
         """Carry a statement out, unless it breaks off here. With a referee, when it says so."""
+        self.sent += 1
         referee = self.referee
         if referee is None:
             return await self._through(connection, query, run)

@@ -14,9 +14,12 @@ from tallystick.simulation import delivery_actions, work_actions
 from tallystick.simulation.chain_actions import next_time
 from tallystick.simulation.checks import SQL
 from tallystick.simulation.receivers import Mood
-from tallystick.simulation.world import World
+from tallystick.simulation.world import Place, World
 
-BLOCKS_AFTER: Final = 18  # more than any requirement, finality lag or safety depth here
+BLOCKS_MORE: Final = (
+    2  # above a network's safety depth, which is more than any requirement or finality lag here
+)
+BLOCKS_AT_THE_END: Final = 2  # later than every window; what they could hold was mined before
 POLLS_MAX: Final = 60
 ROUNDS_MAX: Final = 40
 TURNS_MAX: Final = 500
@@ -44,21 +47,27 @@ async def settle(world: World) -> None:
             world.unanswered.remove(asked)
         else:
             await world.repeat(asked)
+    for place in world.places.values():
+        _mine(world, place, place.network.safety_depth + BLOCKS_MORE)
     await _read_everything(world)
     world.clock.advance(2 * 3600 * 1000)  # every window has ended
+    for place in world.places.values():
+        _mine(world, place, BLOCKS_AT_THE_END)
     await _read_everything(world)
     await _work_it_off(world)
     await _deliver_everything(world)
 
 
+def _mine(world: World, place: Place, blocks: int) -> None:
+    """Blocks, of which the first two hold all that waits."""
+    for number in range(blocks):
+        waiting = None if number < 2 else ()
+        time = next_time(world, place.chain.head.header.time)
+        place.chain.mine(time, waiting, salt=world.chance.below(1 << 30))
+        world.clock.advance(1000)
+
+
 async def _read_everything(world: World) -> None:
-    for place in world.places.values():
-        chain = place.chain
-        for number in range(BLOCKS_AFTER):
-            waiting = None if number < 2 else ()
-            time = next_time(world, chain.head.header.time)
-            chain.mine(time, waiting, salt=world.chance.below(1 << 30))
-            world.clock.advance(1000)
     await work_actions.resume_networks(world)
     for place in world.places.values():
         outcome = ""
