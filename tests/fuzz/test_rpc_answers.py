@@ -6,8 +6,8 @@ text that is nearly hex, a field dropped, doubled, nested deeply, taken from els
 What one node can say that nothing contradicts, and so passes (other nodes, and finality, are what protect): the head of
 a block (`hash` of a block without transactions, `parentHash`, `number`, `timestamp`), and of a transaction, where the
 node does not tell traces: `from`, `to`, `value`, `nonce`, `type`, `status`; always: the amount in a log's `data`,
-because a bloom covers address and topics only; and what is inside a call of the `callTracer`, whose frames, unlike
-those of `trace_block`, do not say how many there are.
+because a bloom covers address and topics only; whether a call inside another failed, and what it moved; and how many
+there are inside a frame of the `callTracer`, which, unlike `trace_block`, does not say so.
 
 Planted in a copy of the sources, and found: the bloom's check left out; traces whose root is not compared; addresses
 inside traces that are not looked at (that one was ours: 0x and forty NULs as the sender of an inner call came out as a
@@ -42,7 +42,7 @@ SEEDS = st.integers(0, 2**48)
 ADDRESS = re.compile(r"0x[0-9a-f]{40}", re.ASCII)
 HASH = re.compile(r"0x[0-9a-f]{64}", re.ASCII)
 HEAD_FIELDS = {"hash", "parentHash", "number", "timestamp", "id"}
-UNCONTRADICTED = {"from", "to", "value", "nonce", "type", "status", "data", "calls", "action"}
+UNCONTRADICTED = {"from", "to", "value", "nonce", "type", "status", "data", "calls", "action", "error"}
 
 
 async def asked(

@@ -86,11 +86,10 @@ def main(arguments: list[str] | None = None) -> None:
 def _run(arguments: list[str] | None) -> int:
     tokens = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in tokens
-    if any(
-        _REFUSED.search(token) for token in tokens
-    ):  # as in the API: no database could keep the one half of them
+    # As in the API: no database could keep them, or every terminal that shows them would obey them.
+    if any(_REFUSED.search(token) for token in tokens):
         print("tallystick: Arguments are text in UTF-8 without control characters.", file=sys.stderr)  # noqa: T201
-        return EXIT_USAGE
+        return EXIT_FAILED
     try:
         result = build().meta(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:
