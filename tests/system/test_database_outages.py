@@ -4,8 +4,8 @@ On a real `tallystick up` with its own PostgreSQL. Customers' requests are repea
 they are accepted, blocks with payments come all the while, webhooks are on their way. Afterwards every accepted request
 had its effect once, every invoice is paid, every webhook arrived, and every invariant of the database holds. Nobody was
 ever told of a defect: an outage is 503.
-Found here: a deliverer that waited for ever. Its listener's connection was gone when it was cancelled, and letting go of
-that connection raised an error which took the cancellation's place (`tests/db/test_listening.py`).
+Found here: a deliverer that waited for ever. Its listener's connection was gone when it was cancelled, and letting go
+of that connection raised an error which took the cancellation's place (`tests/db/test_listening.py`).
 """
 
 from __future__ import annotations
