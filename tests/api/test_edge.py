@@ -299,6 +299,9 @@ async def test_the_reference_needs_no_script_and_nobody_else(client: Client) -> 
         assert "unsafe" not in policy
     page = (await client.get("/docs")).text
     assert "/v1/invoices/{invoice_id}/cancel" in page
+    # meaning and limits of a field that may be null, too
+    assert "other characters than ASCII are percent-encoded" in page
+    assert "length at most 2048" in page
     errors = (await client.get("/docs/errors")).text
     for code in published_codes():
         assert f'id="{code}"' in errors

@@ -143,8 +143,10 @@ def _name_of(component: str) -> str:
 def _limits_of(schema: dict[str, Any]) -> str:
     """What the schema says about a value besides its type."""
     said = []
+    chosen = [choice for choice in schema.get("anyOf", ()) if choice.get("type") != "null"]
+    limits = {**chosen[0], **schema} if len(chosen) == 1 else schema
     for key, words in _LIMITS:
-        value = schema.get(key)
+        value = limits.get(key)
         if isinstance(value, float) and value.is_integer():
             value = int(value)  # the schema writes whole bounds as 1.0
         if value not in (None, "", [], {}):

@@ -135,6 +135,10 @@ def _schemas(handlers: Iterable[HTTPRouteHandler]) -> dict[str, Any]:
     for name, schema in schemas.items():
         if "description" in schema:
             schema["description"] = " ".join(schema["description"].split())
+        for field in (schema.get("properties") or {}).values():
+            for choice in field.get("anyOf", ()):  # what a field means is said of the field
+                if "description" in choice:
+                    field["description"] = choice.pop("description")
         if name in of_bodies:
             _say_which_text(schema)
     for struct in _structs([*taken, *answered]):
