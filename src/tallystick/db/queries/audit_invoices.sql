@@ -209,8 +209,12 @@ WHERE t.invoice_id = ANY(:ids::text[]) AND (p.id IS NULL) <> (t.asset_symbol IS 
 -- A payment belongs to the invoice and option of its transfer.
 SELECT p.id AS object_id, format('it is of %s, %s of %s', p.invoice_id, t.id, t.invoice_id) AS detail
 FROM payments AS p JOIN transfers AS t ON t.id = p.transfer_id
-WHERE (p.invoice_id = ANY(:ids::text[]) OR t.invoice_id = ANY(:ids::text[]))
-  AND (p.merchant_id, p.invoice_id, p.option_id) IS DISTINCT FROM (t.merchant_id, t.invoice_id, t.option_id);
+WHERE p.invoice_id = ANY(:ids::text[])
+  AND (p.merchant_id, p.invoice_id, p.option_id) IS DISTINCT FROM (t.merchant_id, t.invoice_id, t.option_id)
+UNION ALL
+SELECT p.id, format('it is of %s, %s of %s', p.invoice_id, t.id, t.invoice_id)
+FROM transfers AS t JOIN payments AS p ON p.transfer_id = t.id
+WHERE t.invoice_id = ANY(:ids::text[]) AND p.invoice_id <> t.invoice_id;
 
 -- name: payment_confirmed
 -- A confirmed payment stands in the best chain as deep as its option asks (a payment on another network: as deep as that
