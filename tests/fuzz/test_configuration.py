@@ -102,7 +102,7 @@ def test_a_mutated_environment(seed: int) -> None:
             levels[chance.randrange(len(levels))] = chance.choice(
                 ("", "X", "Ä", "A" * 500, "0", "TOKENS", "ETHEREUM")
             )
-        values = (*ODD_TEXTS, "[" * 2_000, '["a', "true", "-0", "a,b", "https://a.example")
+        values: tuple[str, ...] = (*ODD_TEXTS, "[" * 2_000, '["a', "true", "-0", "a,b", "https://a.example")
         if levels[-1] in (
             "RPC",
             "DATABASE_URL",

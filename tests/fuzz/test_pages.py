@@ -314,6 +314,31 @@ async def test_the_claim_form_sets_no_address_by_chance(site: Site) -> None:
     assert stored == ADDRESS.lower()
 
 
+async def test_a_stream_asked_for_in_odd_ways(site: Site) -> None:
+    """The customer's stream begins with the state now, whatever was seen last; and there is none of what is not."""
+    begun = 0
+    for seed in seeds(60):
+        chance = random.Random(seed)
+        path = f"/i/{site.invoice.id}/events"
+        path = _odd_path(chance, path) if chance.random() < 0.3 else path
+        headers = [
+            (b"last-event-id", chance.choice(VALUES).encode("latin-1")),
+            (b"accept", b"text/event-stream"),
+        ]
+        try:
+            url = httpx.URL(str(site.http.base_url).rstrip("/") + path + "?" + _odd_query(chance, site))
+            async with site.http.stream("GET", url, headers=headers) as answer:
+                assert answer.status_code in (200, 400, 404), (seed, path, answer.status_code)
+                if answer.headers["content-type"].startswith("text/event-stream"):
+                    async with asyncio.timeout(20):
+                        first = await anext(answer.aiter_text())
+                    assert first.startswith(("event: invoice", "retry:", "id:", "data:")), (seed, first[:80])
+                    begun += 1
+        except (httpx.InvalidURL, httpx.LocalProtocolError):
+            continue
+    assert SECONDS or begun > 20
+
+
 async def test_bytes_that_are_hardly_a_request(site: Site) -> None:
     """Requests that no library would send: the server answers 4xx or closes, and serves the next as before."""
     host, port = site.http.base_url.host, site.http.base_url.port
