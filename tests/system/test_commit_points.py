@@ -5,9 +5,9 @@ fails it, so that nobody adds a place that commits without showing what a crash 
 `tallystick up` that kills itself at the points (`crash_server`); a shop is taken through invoices, payments, expiry,
 refunds, decisions and deliveries meanwhile. After each death every invariant of the database is checked, before the
 next start; whoever got no answer asks again under the same idempotency key.
-Planted, each seen to fail here: the answer of a key stored in a transaction of its own after the effect's (a second
-invoice); a delivery claimed and its attempt recorded without a lease (an event never arrives); a transition written
-after the commit of its facts (an invariant).
+Planted, each seen to fail here: the answer of a key stored in a transaction of its own after the effect's (its
+repetition is refused); the cursor moved in a transaction of its own before the block's facts, and deliveries called
+delivered when they are claimed (the database is not in order); a place that commits and is not in the story.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The whole server is killed while 50 invoices end in every other way than exactly paid (F-HOOK 3, F-API 5, R-CHAIN 6).
+"""The whole server is killed while 30 invoices end in every other way than exactly paid (F-HOOK 3, F-API 5, R-CHAIN 6).
 
 Over-, under- and late paid: their blocks are being booked, people resolve what is open, refunds are approved. Each time
 `kill -9` comes in the middle. Whoever got no answer asks again under the same idempotency key. Afterwards every
@@ -31,7 +31,7 @@ from tests.support.stand import RATES, until
 
 pytestmark = [pytest.mark.chain, pytest.mark.slow]
 
-EACH = 10  # invoices of each kind
+EACH = 6  # invoices of each kind
 KILL_SECONDS_MAX = 0.4  # a poll and the intake of a block are over by then
 AT_ONCE = 6
 CONFIRMATIONS = 2
