@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from tallystick.core.assess import Marker
-from tallystick.core.chain import Block, Connected
-from tallystick.core.errors import IllegalTransition, SourceIncomplete, StaleWrite
+from tallystick.core.chain import Connected
+from tallystick.core.errors import IllegalTransition, StaleWrite
 from tallystick.core.webhook import Decision, DeliveryStatus
 from tallystick.db.sql import load
 from tests.simulation.planting import Ground, Plant
@@ -132,7 +132,7 @@ def an_amount_never_falls(ground: Ground) -> None:
     )
 
 
-@plant(2, "conflict-absent")
+@plant(2, "conflict-absent", "sighting-absent")
 def a_conflict_is_not_recorded(ground: Ground) -> None:
     """A transaction that uses up what a payment needed is somebody else's, so it is not looked at."""
 
@@ -164,18 +164,11 @@ def one_node_is_believed(ground: Ground) -> None:
     ground.put("tallystick.chains.simulated.source.SimulatedSource.confirm_agreement", make)
 
 
-@plant(3, "transfer-key")
-def a_key_is_not_unique(ground: Ground) -> None:
-    """The credit key is an index for looking up, not a constraint: mined again, a transfer is there twice."""
-    ground.database(
-        "ALTER TABLE transfers DROP CONSTRAINT transfers_network_tx_hash_channel_ordinal_key",
-        "ALTER TABLE transfers ADD CONSTRAINT transfers_network_tx_hash_channel_ordinal_key "
-        "UNIQUE (network, tx_hash, channel, ordinal)",
-    )
-    sql = load("intake").insert_transfers.sql
-    ground.reword("intake", "insert_transfers", sql[sql.index("ON CONFLICT") :].rstrip(" ;\n"), "")
-    ground.reword(
-        "sightings", "insert_sighted", "ON CONFLICT (network, tx_hash, channel, ordinal) DO NOTHING", ""
+@plant(3, "credited-twice", "conflict-absent")
+def a_transfer_is_not_found_again(ground: Ground) -> None:
+    """A transfer that was seen before gets another key where it is mined again: the one it had is live as well."""
+    ground.put(
+        "tallystick.services.credit_keys.stored_identity", lambda real: lambda row: (row["tx_hash"], "?")
     )
 
 
@@ -195,21 +188,17 @@ def a_key_without_a_place(ground: Ground) -> None:
     ground.put("tallystick.services.intake.keyed", make)
 
 
+class _Anything:
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 @plant(4, "canonical-transfer-absent")
-def an_unreadable_block_is_empty(ground: Ground) -> None:
-    """A block that a node does not tell completely is taken as one without payments, so that the rest can go on."""
-
-    def make(real: Any) -> Any:
-        async def block_at(self: Any, height: int) -> Any:
-            try:
-                return await real(self, height)
-            except SourceIncomplete:
-                header = await self.header_at(height)
-                return Block(header=header, transfers=(), spends={})
-
-        return block_at
-
-    ground.put("tallystick.chains.simulated.source.SimulatedSource.block_at", make)
+def a_block_is_not_checked(ground: Ground) -> None:
+    """What a node tells of a block is taken as all of it, without comparing it with what its hash commits to."""
+    ground.put("tallystick.chains.simulated.source.content_digest", lambda real: lambda *args: _Anything())
 
 
 # -- states

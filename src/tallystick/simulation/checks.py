@@ -7,6 +7,7 @@ Must not: change anything.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -25,6 +26,7 @@ SQL: Final = load("simulation")
 RULES: Final[dict[str, str]] = {
     "canonical-transfer-absent": "Every transfer to an issued address in a block that counts as processed is stored.",
     "credited-without-chain": "No transfer is stored as standing in a block that does not hold it.",
+    "credited-twice": "No transfer of a block is stored as two, under whichever keys.",
     "forged-block": "No block counts as processed that one node made up.",
     "conflict-absent": "What cannot come any more, its spend key being used otherwise, is said to be replaced.",
     "sighting-absent": "Nothing counts as sighted that waits in no mempool.",
@@ -111,7 +113,7 @@ async def _blocks(world: World, connection: Connection) -> list[Problem]:
         hashes = [row["hash"] for row in await SQL.best_chain.all(connection, network=name)]
         blocks = [place.chain.block(one) for one in hashes if one in known]
         rows = await SQL.standing_transfers.all(connection, network=name)
-        stored = {_stored_fact(row) for row in rows if row["block_hash"] in known}
+        stored = Counter(_stored_fact(row) for row in rows if row["block_hash"] in known)
         problems += _compare(place, blocks, addresses, stored)
         forged = [one for one in hashes if one not in known]
         problems += [Problem("forged-block", f"{name} {one}", "no other node has it") for one in forged]
@@ -164,10 +166,10 @@ def _unplaced(world: World, rows: list[Record]) -> list[Problem]:
         if row["sighted"] and row["tx_hash"] not in world.places[row["network"]].chain.mempool:
             problems.append(Problem("sighting-absent", row["id"], f"{row['tx_hash']} waits in no mempool"))
         by = used[row["network"]].get(row["spend_key"])
-        if by is not None and by != row["tx_hash"] and row["status"] not in final:
-            problems.append(
-                Problem("conflict-absent", row["id"], f"{row['status']}, and {by} used what it needs")
-            )
+        untold = by == row["tx_hash"] and row["channel"] == Channel.TRACE  # a node need not tell of it
+        if by is not None and not untold and row["status"] not in final:
+            detail = f"{row['status']}, and {by} used what it needs"
+            problems.append(Problem("conflict-absent", row["id"], detail))
     return problems
 
 
@@ -186,7 +188,7 @@ def _stored_fact(row: Record) -> _Fact:
 
 
 def _compare(
-    place: Place, blocks: Iterable[SimulatedBlock], addresses: set[str], stored: set[_Fact]
+    place: Place, blocks: Iterable[SimulatedBlock], addresses: set[str], stored: Counter[_Fact]
 ) -> list[Problem]:
     true: dict[_Fact, bool] = {}
     for block in blocks:
@@ -201,7 +203,9 @@ def _compare(
     name = place.network.name
     missing = [fact for fact, needed in true.items() if needed and fact not in stored]
     invented = [fact for fact in stored if fact not in true and fact.channel != Channel.BALANCE.value]
+    twice = [fact for fact, times in stored.items() if times > 1]
     return [
+        *(Problem("credited-twice", f"{name} {fact.tx_hash}", f"{fact}") for fact in twice),
         *(Problem("canonical-transfer-absent", f"{name} {fact.tx_hash}", f"{fact}") for fact in missing),
         *(Problem("credited-without-chain", f"{name} {fact.tx_hash}", f"{fact}") for fact in invented),
     ]
