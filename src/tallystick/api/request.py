@@ -105,7 +105,7 @@ def _parameters_of(handler: HTTPRouteHandler) -> frozenset[str]:
 
 @cache
 def _numbers_of(handler: HTTPRouteHandler) -> frozenset[str]:
-    """Those that are whole numbers. The framework would also read `null`, ` 5` and `5.0`."""
+    """Those that are whole numbers. The framework would also read `null`, `5.0` and `1e1`."""
     declared = handler.parsed_fn_signature.parameters
     return frozenset(
         name
