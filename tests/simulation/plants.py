@@ -8,7 +8,6 @@ Must not: be imported by the product.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Final
@@ -710,21 +709,15 @@ def twins_do_not_meet(ground: Ground) -> None:
 
 @plant(15, "deadlock")
 def locks_are_taken_backwards(ground: Ground) -> None:
-    """A decision locks its invoice first and the networks then, a block the other way round."""
+    """A decision locks its invoices before the networks, "so that none is added meanwhile"; a block the other way."""
 
     def make(real: Any) -> Any:
-        async def share_networks(connection: Any, names: Any) -> Any:
-            return await real(connection, names)
+        async def networks_of(connection: Any, ids: Any) -> Any:
+            await connection.fetch(
+                "SELECT id FROM invoices WHERE id = ANY($1::text[]) ORDER BY id FOR NO KEY UPDATE", list(ids)
+            )
+            return await real(connection, ids)
 
-        return share_networks
+        return networks_of
 
-    def backwards(real: Any) -> Any:
-        async def lock_ground(connection: Any, ctx: Any, invoice_id: str) -> Any:
-            await connection.execute("SELECT 1 FROM invoices WHERE id = $1 FOR NO KEY UPDATE", invoice_id)
-            await asyncio.sleep(0)
-            return await real(connection, ctx, invoice_id)
-
-        return lock_ground
-
-    ground.put("tallystick.services.refunds.share_networks", make)
-    ground.put("tallystick.services.refunds.lock_ground", backwards)
+    ground.put("tallystick.db.invoices.networks_of", make)

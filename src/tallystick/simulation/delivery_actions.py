@@ -26,6 +26,7 @@ SQL: Final = load("simulation")
 
 ROUNDS_MAX: Final = 20
 SLOW_MAX: Final = 3
+_AT_FIRST: Final = ((Mood.UP, 6), (Mood.SLOW, 1), (Mood.DOWN, 1), (Mood.FAILING, 1), (Mood.GONE, 1))
 DEPLOYED_WITHIN_SECONDS: Final = (0, 600, 7200, 20 * 3600)
 """So long a merchant takes to make its server know a new secret; the old one signs as well for a day."""
 
@@ -126,11 +127,14 @@ async def subscribe(world: World) -> str:
     own = [one for one in world.mailroom.by_url.values() if one.merchant_id == shop.id]
     if not own or chance.one_in(6):
         url = f"https://shop-{world.shops.index(shop)}.example/hook/{world.calls + 1}"
+        begins = chance.weighted(_AT_FIRST)
 
         def learn(response: Response) -> None:
             if response.ok:
                 made = response.json()
-                world.mailroom.by_url[url] = Receiver(shop.id, url, made["id"], made["secret"])
+                receiver = Receiver(shop.id, url, made["id"], made["secret"], begins)
+                receiver.doubtful = begins is Mood.GONE
+                world.mailroom.by_url[url] = receiver
 
         response = await world.post(shop, "/v1/webhook_endpoints", {"url": url, "events": ["*"]}, then=learn)
         return f"{shop.id[-4:]} {url} {response.word}"

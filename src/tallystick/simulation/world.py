@@ -58,8 +58,8 @@ NETWORKS_MAX: Final = 4
 SHOPS: Final = 3
 NODES: Final = 2
 _NAMES: Final = ("alpha", "beta", "gamma", "delta")
-IN_FLIGHT_MAX: Final = 16
-PER_ENDPOINT_MAX: Final = 4
+IN_FLIGHT_MAX: Final = 8
+PER_ENDPOINT_MAX: Final = 2
 """A deliverer's places: few, so that one endpoint that takes too many is seen to."""
 _GENEROUS: Final = Limits(key_per_minute=1 << 40, anonymous_per_minute=1 << 40)
 _QUICK: Final = {"plan_cache_mode": "force_generic_plan", "jit": "off", "synchronous_commit": "off"}
