@@ -16,12 +16,15 @@ import asyncpg
 import pytest
 
 from tallystick.core.errors import NoQuote
+from tallystick.core.refund import RefundRule
 from tallystick.db.quotes import due_options, read_quoted
 from tallystick.rates.source import Answer, Rate
 from tallystick.services import objects, requoting
 from tallystick.services.events import INVOICES_CHANNEL
 from tallystick.services.invoices import activate_option, cancel_invoice
 from tallystick.services.merchants import NewSettings, change_settings
+from tallystick.services.refund_decisions import approve_refund
+from tallystick.services.refunds import NewRefund, create_refund
 from tallystick.workers.requote import BATCH_OPTIONS, Requoter
 from tests.support.evm import Chain
 from tests.support.stand import Clock, Stand, address_in, evm_network, open_stand, units
@@ -457,3 +460,39 @@ async def test_an_asset_that_left_the_configuration_keeps_its_old_quote(
     network = replace(shop.ctx.networks["local"], tokens=())
     assert await Requoter(replace(shop.ctx, networks={"local": network})).batch() == 1
     assert [len(await quotes_of(shop, invoice, position)) for position in (0, 1)] == [2, 1]
+
+
+async def test_a_refunded_invoice_that_a_reorganisation_opens_again_is_quoted_anew(
+    shop: Stand, chain: Chain, clock: Clock, prices: Prices
+) -> None:
+    """Its quote had ended while it was refunded. Then the payment and the refund left the chain, and it asks again.
+
+    Planted bug seen to fail: refunded as an end after which nobody looks at the quote any more.
+    """
+    invoice = await open_invoice(shop)
+    height = await chain.height()
+    await chain.send_native(address_in(invoice), OLD, sender=3)
+    await mine_at(chain, clock)
+    await shop.follow()
+    everything = NewRefund(
+        "returned", invoice_id=invoice.id, rule=RefundRule.RECEIVED, address=f"0x{'c0ffee' * 6}0001"
+    )
+    asked = await shop.do(create_refund, everything)
+    await shop.do(approve_refund, asked.id, "looks right")
+    await chain.send_native(f"0x{'c0ffee' * 6}0001", OLD, sender=4)
+    await mine_at(chain, clock)
+    await shop.follow()
+    assert await shop.status(invoice) == "refunded"
+
+    clock.advance(QUOTE_SECONDS + 1)
+    await Requoter(shop.ctx).batch()
+    assert len(await quotes_of(shop, invoice)) == 1
+    await chain.reorg(await chain.height() - height)
+    await chain.mine()
+    await shop.follow()
+    assert await shop.status(invoice) == "awaiting_payment"
+
+    prices.value = Fraction(1250)
+    clock.advance(requoting.NOT_NOW_SECONDS)
+    await Requoter(shop.ctx).batch()
+    assert await asked_amount(shop, invoice) == "0.02"

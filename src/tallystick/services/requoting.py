@@ -37,7 +37,8 @@ LOCKED_SECONDS: Final = 1
 
 NOT_NOW_SECONDS: Final = 60
 PAID_SECONDS: Final = 3600
-_OVER: Final = frozenset({Status.CANCELED, Status.EXPIRED, Status.UNDERPAID, Status.SETTLED, Status.REFUNDED})
+# Not refunded: where the chain takes the payment and the refund, the customer is asked again.
+_OVER: Final = frozenset({Status.CANCELED, Status.EXPIRED, Status.UNDERPAID, Status.SETTLED})
 _PAID: Final = frozenset({Status.PAID, Status.OVERPAID, Status.LATE_PAID})
 
 Asked = Mapping[str, Rates]
