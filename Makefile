@@ -6,6 +6,7 @@
 #   make fuzz     odd input for everything that reads from outside, for as long as you say   SECONDS=600
 #   make exhaustive  every order of a handful of events, in larger scopes than `make test` (some minutes)
 #   make soak     fresh seeds of the simulation, for as long as you say; failing ones are kept   SECONDS=3600 SEED=1
+#   make pictures every page in every situation, light and dark, phone and desktop, under test-results
 #   make check    lint, format, types, architecture rules
 #   make bench    the benchmarks, as a table and as JSON
 #   make format   rewrites the sources as `make check` wants them
@@ -24,7 +25,7 @@ SECONDS ?= 600
 SEED ?= $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz exhaustive soak check bench format lock clean install
+.PHONY: help run test fuzz exhaustive soak pictures check bench format lock clean install
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -53,6 +54,10 @@ soak:
 	@$(BOOTSTRAP) dev
 	@exec $(BIN)/tallystick simulate --seed $(SEED) --seconds $(SECONDS) --jobs $(TEST_WORKERS) \
 		--failures failing-seeds.txt $(ARGS)
+
+pictures:
+	@$(BOOTSTRAP) dev
+	@. .bootstrap/environment; set -x; TALLYSTICK_PICTURES=1 exec $(BIN)/python -m pytest tests/web $(ARGS)
 
 check:
 	@$(BOOTSTRAP) check
