@@ -66,11 +66,14 @@ class Audit:
         """Look at everything. Raises DatabaseError and asyncpg's errors when the database goes away."""
         async with self._snapshot() as connection:
             checked = await stored.figures(connection)
-        found = _Found(await self._twice(self._whole))
-        found.add(await self._twice(self._rewritten))
+        found = _Found()
+        found.add(await self._twice(self._whole, self.second_look_seconds))
+        found.add(await self._twice(self._rewritten, self.second_look_seconds))
         done, ids = 0, await self._ids_after("")
         while ids:
-            found.add(await self._twice(partial(self._invoices, ids)))
+            # Where nearly everything is wrong, a pause for each batch would take hours and tell nothing more.
+            pause = self.second_look_seconds if found.count < PROBLEMS_MAX else 0
+            found.add(await self._twice(partial(self._invoices, ids), pause))
             done += len(ids)
             self.on_progress(done, max(done, checked["invoices"]))
             ids = await self._ids_after(ids[-1])
@@ -86,13 +89,13 @@ class Audit:
     def _snapshot(self) -> AbstractAsyncContextManager[Connection]:
         return self.ctx.database.snapshot()
 
-    async def _twice(self, look: Look) -> list[Problem]:
+    async def _twice(self, look: Look, pause_seconds: float) -> list[Problem]:
         """What is wrong now and a moment later."""
         async with self._snapshot() as connection:
             first = await look(connection)
         if not first:
             return []
-        await asyncio.sleep(self.second_look_seconds)
+        await asyncio.sleep(pause_seconds)
         async with self._snapshot() as connection:
             again = {(problem.rule, problem.object_id) for problem in await look(connection)}
         return [problem for problem in first if (problem.rule, problem.object_id) in again]
@@ -131,10 +134,9 @@ class Audit:
 class _Found:
     """The problems, as many as are told, and how many there are."""
 
-    def __init__(self, first: list[Problem]) -> None:
+    def __init__(self) -> None:
         self.kept: list[Problem] = []
         self.count = 0
-        self.add(first)
 
     def add(self, problems: list[Problem]) -> None:
         self.count += len(problems)
