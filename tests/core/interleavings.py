@@ -33,7 +33,7 @@ from tallystick.core.money import Price
 from tallystick.core.refund import RefundFact, RefundStatus
 from tallystick.core.refundable import holding, partly_allowed
 from tallystick.core.transitions import EDGES
-from tests.core.samples import NOW, OTHER_TOKEN, TOKEN, TWO_BLOCKS, at, option, terms, transfer
+from tests.core.samples import COIN, NOW, OTHER_TOKEN, TOKEN, TWO_BLOCKS, at, option, terms, transfer
 
 PRICE = 10_000
 CANCELABLE = frozenset({Status.CREATED, Status.QUOTED, Status.AWAITING_PAYMENT})
@@ -44,8 +44,11 @@ REFUND = "r"
 
 @dataclass(frozen=True, eq=False)
 class Scope:
-    """What happens, in whatever order: transfers (percent of the price; `w` is of another asset), blocks, forks, the
-    end of the window, decisions of people, and after a refund was decided its sending."""
+    """What happens, in whatever order: transfers (percent of the price), blocks, forks, the end of the window, what
+    people decide, and after a refund was decided its sending.
+
+    `c` is paid in the coin, through an option of its own; `w` is a transfer of an asset that was not asked for.
+    """
 
     name: str
     amounts: dict[str, int]
@@ -62,8 +65,11 @@ class Scope:
 
     @cached_property
     def terms(self) -> InvoiceTerms:
-        """What the invoice asks: 100 units of a token, two blocks deep."""
-        return replace(terms(option(), late=self.late), price=Price(PRICE, "USD", 2))
+        """What the invoice asks: 100 units of a token or one coin, two blocks deep."""
+        options = [option()]
+        if "c" in self.amounts:
+            options.append(option(COIN, 10**18, id="opt_2"))
+        return replace(terms(*options, late=self.late), price=Price(PRICE, "USD", 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +127,11 @@ class Known:
 
     def _transfer(self, scope: Scope, name: str, *, late: bool) -> TransferFact:
         return transfer(
-            scope.amounts[name],
+            scope.amounts[name] * (10**16 if name == "c" else 1),
             *self._anchors(name),
             id=name,
-            asset=OTHER_TOKEN if name == "w" else TOKEN,
+            asset={"w": OTHER_TOKEN, "c": COIN}.get(name, TOKEN),
+            option_id="opt_2" if name == "c" else "opt_1",
             seconds=60 if late else -60,
             conflicts=tuple(Conflict("0xother", one) for one in self._anchors(f"x{name}")),
             in_mempool=name in self.waiting,

@@ -2,9 +2,16 @@
 
 The orders are not tried one by one: worlds that look the same are walked once, and counted with the orders that lead to
 them, so that nothing is left out. At every step the one writer's way from the stored status to the assessed one must
-be legal; and in every world status, cases and books must be the same whatever the order in which the facts are told.
+be legal; and for all facts status, cases and books must be the same whatever the order in which they are told, rest on
+what plain counting says, and leave no confirmed money without somebody who is asked about it.
 
-Planted bugs seen to fail, each by the test or scope named: see the docstrings below.
+Planted bugs seen to fail: decisions taken in the order told (`_standing_groups`); a fact told twice counted twice
+(`_unique`); the excess taken from what is told last, not from what arrived last (both sortings in `core.books`); PAID
+without its edge to LATE_PAID; a withdrawn invoice's money, or a short one's after a decision, without a case; a refund
+that takes a unit more from the chain than it sent, or more from an account than is there; an open dispute that gives
+way to a refund; a window closed by the time of a transfer alone; SETTLED that yields to PAID; an accepted group that
+counts on after one of it left the chain.
+Found so, and mended: beside late money that a person kept or ignored, what had come in time was nobody's case.
 """
 
 from __future__ import annotations
@@ -25,7 +32,7 @@ from tallystick.core.refund import PENDING, RefundStatus
 from tallystick.core.shares import LIVE
 from tallystick.core.transitions import EDGES, steps
 from tests.core.interleavings import Known, Looked, Scope, World, events
-from tests.core.samples import NOW, OTHER_TOKEN, TOKEN
+from tests.core.samples import COIN, NOW, OTHER_TOKEN, TOKEN
 
 S = Status
 PARTS = {"a": 60, "b": 40}
@@ -48,6 +55,7 @@ SCOPES = {
         S.SETTLED,
     },
     Scope("another asset", FOREIGN): {S.REVIEW_REQUIRED, S.PAID, S.OVERPAID, S.UNDERPAID, S.LATE_PAID},
+    Scope("two assets, too much", {"a": 100, "c": 60}, decisions=1): {S.OVERPAID, S.PAID, S.LATE_PAID},
     Scope("a refund", {"a": 130}, refunds=True): {
         S.REFUNDED,
         S.OVERPAID,
@@ -171,7 +179,7 @@ def _check_status(scope: Scope, facts: Facts, judged: Assessment, said: _Said) -
     there = confirmed - being_given_back(facts, judged.refunds)
     accepted = counted_by_decision(facts, judged)
     brought = {
-        name: fact.amount
+        name: scope.amounts[name]
         for name, fact in ((one.id, one) for one in facts.transfers)
         if name in there and verdicts[name].match is Match.MATCHED
     }
@@ -205,7 +213,7 @@ def _check_books(facts: Facts, judged: Assessment, booked: Books, said: _Said) -
         for fact, verdict in zip(facts.refunds, judged.refunds, strict=True)
         if verdict.status is RefundStatus.COMPLETED
     )
-    for asset, back in ((TOKEN, sent), (OTHER_TOKEN, 0)):
+    for asset, back in ((TOKEN, sent), (OTHER_TOKEN, 0), (COIN, 0)):
         arrived = sum(
             fact.amount
             for fact in facts.transfers
@@ -240,10 +248,15 @@ def _check_nothing_idles(
     if not judged.window_closed or moving or under_way or by_rule or lost or facts.decisions.dispute_open:
         return
     asked = dealt_with.union(*(case.transfer_ids for case in cases))
-    for asset in (TOKEN, OTHER_TOKEN):
-        if kept.get((Denomination.of_asset(asset), Account.SUSPENSE), 0) < 0:
-            there = {fact.id for fact in facts.transfers if fact.asset == asset and fact.id in confirmed}
-            assert there & asked, f"money idles: {said}"
+    for asset in (TOKEN, OTHER_TOKEN, COIN):
+        nobodys = -kept.get((Denomination.of_asset(asset), Account.SUSPENSE), 0)
+        there = {
+            fact.id: fact.amount for fact in facts.transfers if fact.asset == asset and fact.id in confirmed
+        }
+        if nobodys > 0:
+            assert there.keys() & asked, f"money idles: {said}"
+        if nobodys == sum(there.values()):
+            assert there.keys() <= asked, f"some of it idles: {said}"
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,18 @@ BALANCE = replace(came(100), key=replace(came(100).key, channel=Channel.BALANCE)
         (facts(came(150)), LatePayment.REVIEW, {K.OVERPAID: {"trf_1"}}),
         (facts(came(109)), LatePayment.REVIEW, {}),  # within the tolerance above
         (facts(came(100, seconds=60), views=(CLOSED,)), LatePayment.REVIEW, {K.LATE: {"trf_1"}}),
+        (
+            facts(came(60), came(60, "trf_2", seconds=60), views=(CLOSED,)),
+            LatePayment.REVIEW,
+            {
+                K.LATE: {"trf_1", "trf_2"}
+            },  # one decision about all of it: else nobody is asked about what came in time
+        ),
+        (
+            facts(came(20), came(60, "trf_2", seconds=60), views=(CLOSED,)),
+            LatePayment.REVIEW,
+            {K.UNDERPAID: {"trf_1"}, K.LATE: {"trf_2"}},
+        ),
         (facts(came(100, seconds=60), views=(CLOSED,)), LatePayment.ACCEPT, {}),
         (facts(came(100, seconds=60), views=(CLOSED,)), LatePayment.REFUND, {}),
         (facts(came(50, seconds=60), views=(CLOSED,)), LatePayment.ACCEPT, {K.LATE: {"trf_1"}}),

@@ -221,6 +221,9 @@ def wanted_cases(terms: InvoiceTerms, facts: Facts, judged: Assessment) -> tuple
                 found.setdefault(CaseKind.LATE, set()).add(fact.id)
         elif judged.status is Status.UNDERPAID:
             found.setdefault(CaseKind.UNDERPAID, set()).add(fact.id)
+        elif judged.status is Status.LATE_PAID and late_matters and fact.id not in counted:
+            # What came in time waits for the same decision: kept, ignored or given back with what came late.
+            found.setdefault(CaseKind.LATE, set()).add(fact.id)
     if judged.too_much and not _excess_goes_back(terms, facts, judged):
         found[CaseKind.OVERPAID] = {
             fact.id
