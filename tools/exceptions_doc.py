@@ -79,8 +79,8 @@ $derived
 follow from the assessment, like the status: they open and close with it. A case that nobody decided about
 closes by itself when its reason is gone, and says so. Of one kind at most one case is open for an invoice;
 more transfers of the kind extend it. Where late money made an invoice `late_paid`, its `late` case is about
-what came in time as well: it waits for the same decision. Dust, and coins moved among the merchant's own addresses, open nothing.
-The others open:
+what came in time as well: it waits for the same decision. Dust, and coins moved among the merchant's own
+addresses, open nothing. The others open:
 
 $opened
 
