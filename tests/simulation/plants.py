@@ -575,18 +575,15 @@ def a_merchant_is_missing_in_a_where(ground: Ground) -> None:
 
 @plant(13, "foreign-object")
 def an_owner_is_not_asked(ground: Ground) -> None:
-    """Locking an invoice for a decision forgets to ask whose it is."""
+    """Whoever names an invoice may see and change it: whose it is, is not asked."""
 
-    def make(real: Any) -> Any:
-        async def lock_invoices(connection: Any, merchant_id: str, ids: Any) -> Any:
-            owner = await connection.fetchval(
-                "SELECT merchant_id FROM invoices WHERE id = ANY($1::text[])", list(ids)
-            )
-            return await real(connection, owner or merchant_id, ids)
+    def make(_real: Any) -> Any:
+        async def own(_connection: Any, _merchant_id: Any, invoice_id: str) -> str:
+            return invoice_id
 
-        return lock_invoices
+        return own
 
-    ground.put("tallystick.services.disputes.lock_invoices", make)
+    ground.put("tallystick.services.invoices._own", make)
 
 
 @plant(13, "owner-events", "foreign-event")

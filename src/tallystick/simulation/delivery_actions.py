@@ -125,7 +125,7 @@ async def subscribe(world: World) -> str:
     """A merchant makes or changes an endpoint, or has its secret changed."""
     shop, chance = world.chance.pick(world.shops), world.chance
     own = [one for one in world.mailroom.by_url.values() if one.merchant_id == shop.id]
-    if not own or chance.one_in(6):
+    if not own or chance.one_in(4):
         url = f"https://shop-{world.shops.index(shop)}.example/hook/{world.calls + 1}"
         begins = chance.weighted(_AT_FIRST)
 
@@ -140,7 +140,7 @@ async def subscribe(world: World) -> str:
         return f"{shop.id[-4:]} {url} {response.word}"
     receiver = chance.pick(own)
     path = f"/v1/webhook_endpoints/{receiver.endpoint_id}"
-    what = chance.weighted([("rotate_secret", 2), ("ping", 2), ("enable", 3), ("disable", 1)])
+    what = chance.weighted([("rotate_secret", 4), ("ping", 2), ("enable", 3), ("disable", 1)])
     if what in ("enable", "disable"):
         receiver.doubt()
         response = await world.ask(shop, "PATCH", path, {"status": f"{what}d"})

@@ -80,7 +80,7 @@ _ALWAYS: Final[tuple[tuple[Action, int], ...]] = (
     (shop_actions.ask_refund, 4),
     (shop_actions.move_refund, 12),
     (shop_actions.change_rules, 1),
-    (delivery_actions.subscribe, 3),
+    (delivery_actions.subscribe, 8),
     (prying.pry, 5),
     (shop_actions.repeat_unanswered, 3),
     (duels.duel, 8),
@@ -92,7 +92,7 @@ _WITH: Final[dict[Fault, tuple[tuple[Action, int], ...]]] = {
     Fault.FORKS: ((chain_actions.reorganise, 6),),
     Fault.MEMPOOL: ((chain_actions.mempool_changes, 3), (chain_actions.mempools_differ, 1)),
     Fault.CLOCKS: ((work_actions.clock_jumps, 2),),
-    Fault.RECEIVERS: ((delivery_actions.mood, 3), (delivery_actions.stall, 2)),
+    Fault.RECEIVERS: ((delivery_actions.mood, 4), (delivery_actions.stall, 4)),
     Fault.RATES: ((work_actions.rates_change, 2),),
 }
 
