@@ -58,7 +58,7 @@ async def test_cancel_once_and_only_what_nobody_paid(api: Api, client: Client) -
 
 
 async def test_a_canceled_invoice_offers_nothing_any_more(client: Client) -> None:
-    """Neither in the answer nor in the event nor later. (Found by simulation: an option nobody chose stayed on offer.)"""
+    """Neither in the answer nor in the event nor later. (Found by simulation: it went on offering.)"""
     accepted = [{"asset": "ETH", "network": "ethereum"}, {"asset": "ETH", "network": "polygon"}]
     invoice = await client.invoice(accepted=accepted)
     path = f"/v1/invoices/{invoice['id']}"

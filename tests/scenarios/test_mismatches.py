@@ -192,8 +192,8 @@ async def test_value_that_no_transfer_explains(
 async def test_unsupported_tokens_are_exactly_one_case_however_many_come(timed: Stand, chain: Chain) -> None:
     """Anybody can send them. The status does not change, and nobody is asked twice, also after ignoring it.
 
-    The case outlives a reorganisation that takes them all: they may come back, and there is never a second case. Planted
-    (it was there until a simulation found it): the case closed by itself, so that what came back was nobody's.
+    The case outlives a reorganisation that takes them all: they may come back, and there is never a second case. Found
+    by simulation: the case closed by itself, so that what came back was nobody's.
     """
     junk = await chain.deploy_token("Free Money", "FREE", 18)
     invoice = await timed.create("25.00")
