@@ -24,6 +24,7 @@ from rich.table import Table
 from bench.creation import creation
 from bench.intake import block_sizes, issued_addresses
 from bench.latency import latency
+from bench.simulation import simulation
 
 TITLES = {
     "creation": (
@@ -42,6 +43,10 @@ TITLES = {
         "(d) from a block being served to the webhook's arrival",
         "Bound by the poll interval: on average half of it passes before we look.",
     ),
+    "simulation": (
+        "(e) steps of the simulation, checks and settling included, against commits and round trips there",
+        "Bound by Python and PostgreSQL, half each: a dozen statements a step, and the rules about what it wrote.",
+    ),
 }
 
 
@@ -57,6 +62,8 @@ async def run(names: Sequence[str], *, quick: bool) -> dict[str, list[dict[str, 
         found["addresses"] = [asdict(one) for one in await issued_addresses(40 if quick else 200, sizes)]
     if "latency" in names:
         found["latency"] = [asdict(one) for one in await latency(20 if quick else 120)]
+    if "simulation" in names:
+        found["simulation"] = [asdict(one) for one in await simulation(4 if quick else 40)]
     return found
 
 

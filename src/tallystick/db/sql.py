@@ -36,9 +36,12 @@ class Statement:
     about: str = ""
 
     def _arguments(self, given: dict[str, Any]) -> tuple[Any, ...]:
-        if given.keys() != set(self.parameters):
-            raise TypeError(f"{self.name} takes {sorted(self.parameters)}, got {sorted(given)}")
-        return tuple(given[name] for name in self.parameters)
+        if len(given) == len(self.parameters):
+            try:
+                return tuple([given[name] for name in self.parameters])
+            except KeyError:
+                pass
+        raise TypeError(f"{self.name} takes {sorted(self.parameters)}, got {sorted(given)}")
 
     async def all(self, connection: Connection, **given: Any) -> list[Record]:
         """Every row."""

@@ -9,7 +9,8 @@ Must not: open a transaction (the caller gives a connection that sees one moment
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, Literal, NewType
@@ -53,11 +54,17 @@ RULES: Final = tuple(
 PATIENCE: Final = timedelta(minutes=5)
 """How long after its due time something may wait before it counts as forgotten."""
 
-_EDGES: Final = [">created"] + [f"{start}>{stop}" for start, stops in EDGES.items() for stop in sorted(stops)]
-_REFUND_EDGES: Final = [">requested"] + [
-    f"{start}>{stop}" for start, stops in REFUND_EDGES.items() for stop in sorted(stops)
-]
-_REASONS: Final = [reason.value for reason in Reason]
+
+def _names(names: Iterable[str]) -> str:
+    """Names as the keys of a JSON object: one value for the database, written once."""
+    return json.dumps(dict.fromkeys(names, 1))
+
+
+_EDGES: Final = _names([">created", *(f"{start}>{stop}" for start, stops in EDGES.items() for stop in stops)])
+_REFUND_EDGES: Final = _names(
+    [">requested", *(f"{start}>{stop}" for start, stops in REFUND_EDGES.items() for stop in stops)]
+)
+_REASONS: Final = _names(reason.value for reason in Reason)
 
 
 async def check_invoices(connection: Connection, ctx: Context, ids: Sequence[str]) -> list[Problem]:

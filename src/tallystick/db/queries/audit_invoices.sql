@@ -20,7 +20,7 @@ WHERE t.invoice_id = ANY(:ids::text[]) AND t.from_status IS DISTINCT FROM b.to_s
 SELECT t.invoice_id AS object_id, format('transition %s from %s to %s because of %s', t.sequence, t.from_status, t.to_status, t.reason) AS detail
 FROM transitions AS t
 WHERE t.invoice_id = ANY(:ids::text[])
-  AND (coalesce(t.from_status, '') || '>' || t.to_status <> ALL(:edges::text[]) OR t.reason <> ALL(:reasons::text[]));
+  AND NOT (:edges::jsonb ? (coalesce(t.from_status, '') || '>' || t.to_status) AND :reasons::jsonb ? t.reason);
 
 -- name: transition_evidence
 -- Every transition rests on evidence.
@@ -390,7 +390,7 @@ WHERE r.invoice_id = ANY(:ids::text[]) AND (
 -- Every step of a refund is a legal edge.
 SELECT t.refund_id AS object_id, format('step %s from %s to %s', t.sequence, t.from_status, t.to_status) AS detail
 FROM refunds AS r JOIN refund_transitions AS t ON t.refund_id = r.id
-WHERE r.invoice_id = ANY(:ids::text[]) AND coalesce(t.from_status, '') || '>' || t.to_status <> ALL(:refund_edges::text[]);
+WHERE r.invoice_id = ANY(:ids::text[]) AND NOT :refund_edges::jsonb ? (coalesce(t.from_status, '') || '>' || t.to_status);
 
 -- name: refund_credit
 -- Refunds of an invoice never exceed what was confirmed for it in their asset. One that was given up, and turned out to be
