@@ -26,7 +26,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import asyncpg
 import asyncpg.transaction
@@ -175,8 +175,25 @@ def _load() -> None:
 
     Litestar([])  # it imports its plugins here
     commit_points()  # it reads every source file
+    _compile_pages()
     gc.freeze()  # what is loaded stays shared with every fork
     del uvloop, uvicorn
+
+
+def _compile_pages() -> None:
+    """Make the pages' templates here, so that every fork finds them made."""
+    from tallystick.rates.source import StaticRates
+    from tallystick.services.context import Context
+    from tallystick.web import checkout, claims
+    from tallystick.web.stream import InvoiceHub
+
+    for module in (checkout, claims):
+        environment = module.page_environment
+        made = environment(module.texts.LABELS)
+        module.page_environment = lambda _labels, made=made: made  # type: ignore[attr-defined]
+    nowhere = Context(cast("Database", None), {}, StaticRates({}), "http://127.0.0.1")
+    checkout.checkout_routes(nowhere, InvoiceHub(nowhere))
+    claims.claim_routes(nowhere, lambda _: None)
 
 
 def _run(folder: Path, seconds_ahead: int, spared: frozenset[str]) -> None:
