@@ -17,6 +17,7 @@ none is wanted any more; of many payments that one block replaces only the first
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,20 +32,25 @@ from tallystick.chains.simulated.chain import SimulatedChain, Transaction
 from tallystick.chains.simulated.nodes import SimulatedNode
 from tallystick.chains.simulated.source import SimulatedSource
 from tallystick.chains.simulated.transactions import address_of, instead_of, token
-from tallystick.core.cases import CaseStatus, Resolution
+from tallystick.core.assess import assess
+from tallystick.core.cases import CaseStatus, Resolution, wanted_cases
 from tallystick.core.chain import Finality, Requirement
 from tallystick.core.errors import Conflict
 from tallystick.core.invoice import Facts
 from tallystick.core.money import Asset
 from tallystick.core.network import Network
+from tallystick.core.refund import RefundRule
 from tallystick.db.invoices import StoredInvoice, read_invoices
 from tallystick.db.networks import read_views
 from tallystick.db.pool import Database
+from tallystick.db.sql import Connection
 from tallystick.rates.source import StaticRates
-from tallystick.services import exceptions, invoices
+from tallystick.services import exceptions, invoices, refunds
 from tallystick.services.context import Actor, ActorType, Context
+from tallystick.services.disputes import open_dispute
 from tallystick.services.merchants import create_merchant
 from tallystick.services.networks import sync_networks
+from tallystick.services.refund_decisions import approve_refund
 from tallystick.services.wallets import NewWallet, register_wallet
 from tallystick.workers.expire import Expirer
 from tallystick.workers.follow import Follower, FollowerOptions
@@ -57,7 +63,7 @@ PRICE: Final = 100
 EACH_PERCENT: Final = 60
 """One payment is too little, both are too much."""
 
-FULFIL, CANCEL = "fulfil", "cancel"
+FULFIL, CANCEL, REFUND, DISPUTE = "fulfil", "cancel", "refund", "dispute"
 _ACCEPT, _IGNORE, _WRITE_OFF = Resolution.ACCEPT.value, Resolution.IGNORE.value, Resolution.WRITE_OFF.value
 SCOPES: Final = [(_ACCEPT, "MFX", False), (FULFIL, "MFX", True)]
 """What the decision is; a block, a fork and a block past the deadline; whether rivals replace what the fork loses."""
@@ -65,6 +71,9 @@ SCOPES: Final = [(_ACCEPT, "MFX", False), (FULFIL, "MFX", True)]
 DEEP: Final = [
     *((decision, "MFX", rival) for decision in (CANCEL, _IGNORE, _WRITE_OFF) for rival in (False, True)),
     (_ACCEPT, "MFX", True),
+    (DISPUTE, "MFX", True),
+    (REFUND, "MMFX", False),
+    (REFUND, "MMFX", True),
     (FULFIL, "MFX", False),
     (_ACCEPT, "MMFX", False),
     (FULFIL, "MMFX", True),
@@ -168,21 +177,37 @@ class Story:
     async def _decide(self, subject: Subject) -> None:
         """Resolve every open case so; or one of the merchant's own actions. What is not possible now is refused."""
         about = (self.ctx, self.merchant_id, ACTOR)
-        if self.decision not in (FULFIL, CANCEL):
+        if self.decision in (_ACCEPT, _IGNORE, _WRITE_OFF):
             for case in await self.open_cases(subject):
                 asked = exceptions.Resolve(Resolution(self.decision), "decided")
                 if self.decision in case["actions"]:
                     async with self.ctx.database.transaction() as connection:
                         await exceptions.resolve(connection, *about, case["id"], asked)
             return
-        try:
+        with contextlib.suppress(Conflict):
             async with self.ctx.database.transaction() as connection:
                 if self.decision == CANCEL:
                     await invoices.cancel_invoice(connection, *about, subject.invoice_id)
-                else:
+                elif self.decision == FULFIL:
                     await invoices.record_fulfillment(connection, *about, subject.invoice_id, {})
-        except Conflict:
-            pass
+                elif self.decision == DISPUTE:
+                    await open_dispute(
+                        connection, *about, subject.invoice_id, reason="a claim", note="claimed"
+                    )
+                else:
+                    await self._refund(connection, subject)
+
+    async def _refund(self, connection: Connection, subject: Subject) -> None:
+        """Give back what is there, and send it at once."""
+        customer = address_of(f"refunds of {subject.invoice_id}")
+        new = refunds.NewRefund(
+            "sent back", invoice_id=subject.invoice_id, rule=RefundRule.RECEIVED, address=customer
+        )
+        made = await refunds.create_refund(connection, self.ctx, self.merchant_id, ACTOR, new)
+        await approve_refund(connection, self.ctx, self.merchant_id, ACTOR, made.id)
+        purse = address_of(f"purse for {subject.invoice_id}")
+        contract = self.network.tokens[0].contract or ""
+        self.chain.submit(token(purse, 0, contract, customer, int(Fraction(made.amount) * 10**6)))
 
     async def open_cases(self, subject: Subject) -> list[dict[str, Any]]:
         """The invoice's open cases."""
@@ -253,8 +278,15 @@ class Story:
             ]
             # That a payment which had counted was lost is history, and so is what a person answered.
             told = sorted(case for case in own_cases if case[0] == "reversed" or case[2] is not None)
-            is_open = sorted(case for case in own_cases if case not in told and case[1] == "open")
-            facts = (_said(invoice.facts(views), names, tip), tuple(map(str, told)))
+            is_open = {case[0]: set(case[3:]) for case in own_cases if case not in told and case[1] == "open"}
+            known = invoice.facts(views)
+            judged = assess(invoice.terms, known, self.clock.at)
+            for case in wanted_cases(invoice.terms, known, judged):
+                # A case grows and never shrinks, so it may be about more than it would be opened for now.
+                named = {names[name] for name in case.transfer_ids}
+                answered = any(case.kind == row[0] and row[2] is not None for row in own_cases)
+                assert answered or named <= is_open[case.kind]
+            facts = (_said(known, names, tip), tuple(map(str, told)))
             state = (
                 invoice.status,
                 invoice.amount_paid,
@@ -265,7 +297,7 @@ class Story:
                         if t.payment is not None
                     )
                 ),
-                tuple(is_open),
+                tuple(sorted(is_open)),
                 tuple(
                     sorted(
                         (row["account"], row["asset"], int(row["amount"]))
@@ -349,8 +381,19 @@ def _said(facts: Facts, names: dict[str, str], tip: int) -> object:
         view.scanned_until is not None and view.scanned_until > deadline for view in facts.networks.values()
     )
     decisions = facts.decisions
+    sent = [
+        (
+            one.status,
+            one.amount,
+            tuple(sorted(names[name] for name in one.transfer_ids)),
+            one.withdraws,
+            tuple(min(3, tip - anchor.block.height + 1) for anchor in one.anchors if anchor.in_best_chain),
+        )
+        for one in facts.refunds
+    ]
     return (
         tuple(sorted(transfers)),
+        tuple(sent),
         decided,
         decisions.canceled_at is not None,
         decisions.fulfilled_at is not None,
