@@ -111,7 +111,12 @@ def test_a_closed_window_never_opens_again(closed: Status) -> None:
         (S.SETTLED, {S.REVIEW_REQUIRED, S.DISPUTED, S.REFUNDED}),
         # New money, or a reorganisation that takes the refund's own transaction: never back before any money.
         (S.REFUNDED, set(Status) - {S.CREATED, S.QUOTED, S.REFUNDED}),
-        (S.CANCELED, {S.LATE_PAID, S.UNDERPAID, S.REVIEW_REQUIRED}),
+        # Also straight to paid or refunded: a crumb leaves it canceled, and a person may accept it or give it back.
+        (
+            S.CANCELED,
+            {S.LATE_PAID, S.UNDERPAID, S.REVIEW_REQUIRED, S.REFUNDED}
+            | {S.DETECTED, S.CONFIRMING, S.PAID, S.OVERPAID},
+        ),
     ],
 )
 def test_closed_books_are_left_by_the_named_edges_only(status: Status, named: set[Status]) -> None:

@@ -247,6 +247,20 @@ async def test_money_for_a_canceled_invoice(timed: Stand, chain: Chain) -> None:
     assert (await timed.status(invoice), await kinds(timed, invoice)) == ("paid", [])
 
 
+async def test_a_crumb_for_a_canceled_invoice(timed: Stand, chain: Chain) -> None:
+    """It stays canceled, and is a case. Found by simulation: accepted before it was final, or given back in full, there
+    was no legal step, so the call was a 500 and the block that brought the refund would have held its network.
+    """
+    invoice = await timed.create("10000.00")
+    await timed.do(cancel_invoice, invoice.id)
+    await chain.send_native(address_in(invoice), 400 * WEI // 50_000)  # less than a ten-thousandth, more than dust
+    await mine(timed, chain)
+    assert (await timed.status(invoice), await kinds(timed, invoice)) == ("canceled", ["late"])
+    await decide(timed, invoice, R.ACCEPT)
+    await mine(timed, chain, 3)
+    assert (await timed.status(invoice), await kinds(timed, invoice)) == ("paid", [])
+
+
 async def test_late_money_where_the_merchant_accepts_it_is_no_case(
     timed: Stand, chain: Chain, clock: Clock
 ) -> None:

@@ -169,7 +169,8 @@ EDGES: Final[dict[Status, frozenset[Status]]] = {
     ),
     S.EXPIRED: _PAID | {S.DETECTED, S.CONFIRMING, S.UNDERPAID, S.LATE_PAID, S.REVIEW_REQUIRED, S.REFUNDED},
     S.LATE_PAID: (_PAID | _SHORT | _DECIDED_BY_PEOPLE | {S.DETECTED, S.CONFIRMING, S.REFUNDED, S.CANCELED}),
-    S.CANCELED: frozenset({S.LATE_PAID, S.UNDERPAID, S.REVIEW_REQUIRED}),
+    # A crumb leaves it canceled, and is a case all the same: accepted it is the payment, given back it was returned.
+    S.CANCELED: _PAID | {S.DETECTED, S.CONFIRMING, S.LATE_PAID, S.UNDERPAID, S.REVIEW_REQUIRED, S.REFUNDED},
     S.REVIEW_REQUIRED: _WITH_MONEY - {S.REVIEW_REQUIRED} | {S.CANCELED},
     S.DISPUTED: _WITH_MONEY - {S.DISPUTED} | {S.CANCELED},
     # Exceptional edges: books are closed, only a reversal, a dispute or a refund leads on.
