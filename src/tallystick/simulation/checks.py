@@ -27,7 +27,7 @@ RULES: Final[dict[str, str]] = {
     "canonical-transfer-absent": "Every transfer to an issued address in a block that counts as processed is stored.",
     "credited-without-chain": "No transfer is stored as standing in a block that does not hold it.",
     "credited-twice": "No transfer of a block is stored as two, under whichever keys.",
-    "forged-block": "No block counts as processed that one node made up.",
+    "forged-block": "No block is processed that one node made up while another node was well.",
     "conflict-absent": "What cannot come any more, its spend key being used otherwise, is said to be replaced.",
     "sighting-absent": "Nothing counts as sighted that waits in no mempool.",
     "network-caught-up": "Once nodes are well again, every network is read to its head.",
@@ -82,6 +82,10 @@ async def truth_problems(world: World) -> list[Problem]:
     async with world.database.connection() as connection:
         for place in world.places.values():
             hashes = {row["hash"] for row in await SQL.best_chain.all(connection, network=place.network.name)}
+            forged = [one for one in hashes if one not in place.chain.blocks]
+            problems += [
+                Problem("forged-block", f"{place.network.name} {one}", "no node has it") for one in forged
+            ]
             missing = [block for block in place.chain.branch() if block.hash not in hashes]
             if missing:
                 problems.append(
@@ -115,8 +119,6 @@ async def _blocks(world: World, connection: Connection) -> list[Problem]:
         rows = await SQL.standing_transfers.all(connection, network=name)
         stored = Counter(_stored_fact(row) for row in rows if row["block_hash"] in known)
         problems += _compare(place, blocks, addresses, stored)
-        forged = [one for one in hashes if one not in known]
-        problems += [Problem("forged-block", f"{name} {one}", "no other node has it") for one in forged]
     return problems
 
 
@@ -140,14 +142,22 @@ async def _deliveries(world: World, connection: Connection) -> list[Problem]:
     ]
     states = {row["id"]: row for row in await SQL.endpoint_states.all(connection)}
     receivers = {one.endpoint_id: one for one in world.mailroom.by_url.values()}
-    owed = {key: one for key, one in receivers.items() if one.told_from is not None and states[key]["takes"]}
+    owed = {
+        key: one
+        for key, one in receivers.items()
+        if one.told_from is not None and key in states and states[key]["takes"]
+    }
     rows = await SQL.not_sent.all(
         connection, ids=list(owed), positions=[one.told_from for one in owed.values()]
     )
     problems += [Problem("event-sent", row["event_id"], f"not to {row['endpoint_id']}") for row in rows]
     for endpoint_id, receiver in receivers.items():
-        state = states[endpoint_id]
-        if not state["takes"]:
+        state = states.get(endpoint_id)
+        if state is None:
+            problems.append(
+                Problem("one-effect-per-call", endpoint_id, "it was answered as made, and is not there")
+            )
+        elif not state["takes"]:
             receiver.doubt()
         else:
             receiver.told_from = state["last"]

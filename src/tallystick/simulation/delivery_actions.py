@@ -92,9 +92,10 @@ async def _attempt(
 
 
 async def _record(world: World, attempts: list[Attempted]) -> list[Disabled]:
-    disabled = await world.courier.record(attempts)
-    world.mailroom.recorded(attempt.delivery.id for attempt in attempts)
-    return disabled
+    try:
+        return await world.courier.record(attempts)
+    finally:  # also where it broke off: it may have been committed
+        world.mailroom.recorded(attempt.delivery.id for attempt in attempts)
 
 
 async def _call_off(tasks: list[asyncio.Task[Attempted]]) -> None:

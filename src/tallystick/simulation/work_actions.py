@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncpg
 
+from tallystick.chains.simulated.nodes import NodeFault
 from tallystick.core.errors import InvalidInput, SourceError, StaleWrite, TallystickError
+from tallystick.db.networks import SQL as NETWORKS
 from tallystick.services.claiming import confirm_address
 from tallystick.services.networks import resume
 from tallystick.simulation.chain_actions import any_place
-from tallystick.simulation.world import World
+from tallystick.simulation.world import Place, World
 from tallystick.workers.follow import Follower
 
 
@@ -34,11 +36,33 @@ async def follow(world: World) -> str:
 
 async def look(world: World, follower: Follower) -> tuple[str, bool]:
     """One look of a follower: what went wrong (empty: nothing), and whether more is waiting."""
+    place = next(one for one in world.places.values() if follower in (one.follower, one.standby))
+    contradicted = _can_be_contradicted(place)
+    before = await _cursor(world, place) if contradicted else None
     try:
-        return "", await follower.poll()
+        outcome, more = "", await follower.poll()
     except (SourceError, StaleWrite) as error:
         await follower.note_trouble(error, 1 + world.chance.below(2))
-        return type(error).__name__, False
+        outcome, more = type(error).__name__, False
+    if contradicted:
+        after = await _cursor(world, place)
+        if after != before and after not in place.chain.blocks:
+            world.flaw(
+                "forged-block", place.network.name, f"{after} is believed, and a node that is well has it not"
+            )
+    return outcome, more
+
+
+def _can_be_contradicted(place: Place) -> bool:
+    """Whether one node makes blocks up, and all the others are well."""
+    forging = [node for node in place.nodes if NodeFault.FORGED in node.faults]
+    return bool(forging) and not any(node.faults for node in place.nodes if node not in forging)
+
+
+async def _cursor(world: World, place: Place) -> str | None:
+    async with world.database.connection() as connection:
+        row = await NETWORKS.read_network.one(connection, name=place.network.name)
+    return None if row is None else row["cursor_hash"]
 
 
 async def expire(world: World) -> str:
