@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import os
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
@@ -87,10 +88,17 @@ async def empty_database_url(postgres_url: str) -> AsyncIterator[str]:
 @pytest.fixture
 async def database_url(postgres_url: str, migrated_template: str) -> AsyncIterator[str]:
     """The URL of a new database with the current schema, copied from a template (some 20 ms)."""
+    async with another_database(postgres_url, template=migrated_template) as url:
+        yield url
+
+
+@asynccontextmanager
+async def another_database(server_url: str, *, template: str) -> AsyncIterator[str]:
+    """The URL of a new database, copied from a template; for fixtures that live longer than a test."""
     name = f"test_{next(_numbers)}"
-    await _administer(postgres_url, f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
-    yield database_url_for(postgres_url, name)
-    await _administer(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+    await _administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield database_url_for(server_url, name)
+    await _administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(name="free_port")

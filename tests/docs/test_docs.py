@@ -15,7 +15,7 @@ from tallystick.core.invoice import PaymentStatus, Status
 from tallystick.core.ledger import EntryKind
 from tallystick.core.refund import RefundRule
 from tallystick.core.transitions import Reason, diagram
-from tools import endings_doc, exceptions_doc, ledger_doc, refunds_doc
+from tools import endings_doc, exceptions_doc, ledger_doc, plants, refunds_doc
 from tools.states_doc import PAYMENTS, REASONS, TARGET, render
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,6 +86,15 @@ def test_the_refunds_are_those_of_the_table() -> None:
     """After a change of `core.refund`: `python -m tools.refunds_doc`. Planted bug seen to fail: an edge removed."""
     assert text_of(refunds_doc.TARGET) == refunds_doc.render()
     assert set(refunds_doc.RULES) == set(RefundRule)
+
+
+def test_the_planted_bugs_and_the_rules_are_those_of_the_code() -> None:
+    """After a change of rules, plants or their seeds: `python -m tools.plants`. Planted bug seen to fail: a rule's
+    sentence changed."""
+    page = text_of(plants.TARGET)
+    for begin, end in (plants.BUGS, plants.RULES_TABLE):
+        assert page.count(begin) == page.count(end) == 1
+    assert plants.written(page) == page
 
 
 def test_every_reason_and_payment_status_is_explained() -> None:

@@ -547,19 +547,6 @@ def a_limit_is_checked_without_a_lock(ground: Ground) -> None:
     ground.deafen("refund_within_credit")
 
 
-@plant(12, "refund-once")
-def a_refund_takes_every_transfer(ground: Ground) -> None:
-    """A transfer that fits a refund carries it out, although another one did so already."""
-
-    def make(real: Any) -> Any:
-        def choose(transfer: Any, block_time: Any, watched: Any, carried_out: Any) -> Any:
-            return real(transfer, block_time, watched, set())
-
-        return choose
-
-    ground.put("tallystick.services.refund_intake._choose", make)
-
-
 # -- merchants
 
 

@@ -1,0 +1,59 @@
+"""Seeds that once showed a bug stay clean, and so do as many fresh ones as there is time for.
+
+TALLYSTICK_SEED_SECONDS: how long fresh seeds are run (25 without it; CI has minutes). TALLYSTICK_SEED_FIRST: where
+they begin, so that not every run walks the same way; without it the day decides.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tallystick.simulation.run import Options, Simulator
+from tallystick.simulation.world import World
+
+SEEDS = [
+    line.split(maxsplit=2)
+    for line in Path(__file__).with_name("seeds.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+]
+FRESH_SECONDS = float(os.environ.get("TALLYSTICK_SEED_SECONDS", "25"))
+FRESH_STEPS = 300
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+def test_every_seed_says_what_it_showed() -> None:
+    """A number alone tells nobody why it is run."""
+    assert SEEDS
+    assert all(len(line) == 3 and line[2].strip() for line in SEEDS)
+
+
+@pytest.mark.parametrize(("seed", "steps"), [(int(seed), int(steps)) for seed, steps, _ in SEEDS])
+async def test_a_seed_that_failed_once_is_clean(world: World, seed: int, steps: int) -> None:
+    """See seeds.txt for what each showed."""
+    outcome = await Simulator(world, Options(steps=steps)).run(seed)
+    assert outcome.violations == []
+
+
+async def test_a_seed_does_the_same_again(world: World) -> None:
+    """The log's hash is the seed's: whatever ran before in this process."""
+    simulator = Simulator(world, Options(steps=60))
+    first = await simulator.run(4711)
+    await simulator.run(4712)
+    assert (await simulator.run(4711)).log_hash == first.log_hash
+
+
+async def test_fresh_seeds_are_clean(world: World) -> None:
+    """A failing one is named with its step: add it to seeds.txt with the fix."""
+    first = int(os.environ.get("TALLYSTICK_SEED_FIRST", 1000 * datetime.now(UTC).toordinal()))
+    ends = time.monotonic() + FRESH_SECONDS
+    seed = first
+    while seed == first or time.monotonic() < ends:
+        outcome = await Simulator(world, Options(steps=FRESH_STEPS)).run(seed)
+        assert outcome.violations == [], f"tallystick simulate --seed {seed} --steps {FRESH_STEPS}"
+        seed += 1
