@@ -18,21 +18,19 @@ import random
 import signal
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
 import asyncpg
 import pytest
 
-from tallystick.db.embedded import EmbeddedPostgres, temporary_data_folder
+from tallystick.db.embedded import EmbeddedPostgres
 from tallystick.db.embedded_folder import DataFolder
 from tallystick.db.pool import Database
 from tallystick.rates.source import StaticRates
 from tallystick.services.context import Context
-from tests.support.anvil import start_anvil, unique_chain_id
 from tests.support.evm import Chain
-from tests.support.installation import Installation, NodeAt
+from tests.support.installation import Installation
 from tests.support.invariants import check_invariants
 from tests.support.receiver import running_receiver
 from tests.support.stand import RATES, evm_network, until
@@ -127,29 +125,6 @@ async def _serves(folder: DataFolder) -> bool:
         return False
     await connection.close()
     return True
-
-
-@pytest.fixture
-async def chain() -> AsyncIterator[Chain]:
-    """A chain that mines on demand."""
-    async with start_anvil(chain_id=unique_chain_id()) as anvil, Chain(anvil.url, anvil.chain_id) as helper:
-        yield helper
-
-
-@pytest.fixture
-async def shop(chain: Chain) -> AsyncIterator[Installation]:
-    """A running installation with a merchant."""
-    token = await chain.deploy_token()
-    with temporary_data_folder("tallystick-outages-") as folder:
-        node = NodeAt("local", chain.chain_id, chain.url, token, confirmations=CONFIRMATIONS)
-        installation = Installation(folder, [node])
-        await installation.start()
-        try:
-            await installation.open_shop()
-            yield installation
-        finally:
-            if installation.process is not None:
-                await installation.kill()
 
 
 async def test_nothing_is_lost_or_doubled_while_the_database_comes_and_goes(

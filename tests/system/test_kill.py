@@ -13,45 +13,18 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tallystick.db.embedded import temporary_data_folder
-from tests.support.anvil import start_anvil, unique_chain_id
 from tests.support.evm import Chain
-from tests.support.installation import Installation, NodeAt
+from tests.support.installation import Installation
 from tests.support.receiver import Receiver, running_receiver
 
 INVOICES = 200
-PER_BLOCK = 8
+PER_BLOCK = 14
 BLOCKS_PER_KILL = 3
 KILL_SECONDS_MAX = 0.4  # a poll and the intake of a block are over by then
 SETTLE_SECONDS_MAX = 120
-
-
-@pytest.fixture
-async def chain() -> AsyncIterator[Chain]:
-    """A chain that mines on demand."""
-    async with start_anvil(chain_id=unique_chain_id()) as anvil, Chain(anvil.url, anvil.chain_id) as helper:
-        yield helper
-
-
-@pytest.fixture
-async def shop(chain: Chain) -> AsyncIterator[Installation]:
-    """A running installation with a merchant."""
-    token = await chain.deploy_token()
-    with temporary_data_folder("tallystick-kill-") as folder:
-        installation = Installation(folder, [NodeAt("local", chain.chain_id, chain.url, token)])
-        await installation.start()
-        try:
-            await installation.open_shop()
-            yield installation
-        finally:
-            if installation.process is not None:
-                await installation.kill()
 
 
 async def test_killed_at_random_moments_while_200_invoices_are_paid(shop: Installation, chain: Chain) -> None:

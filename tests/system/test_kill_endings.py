@@ -12,20 +12,19 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import aiohttp
 import pytest
 
-from tallystick.db.embedded import EmbeddedPostgres, temporary_data_folder
+from tallystick.db.embedded import EmbeddedPostgres
 from tallystick.db.pool import Database
 from tallystick.rates.source import StaticRates
 from tallystick.services.context import Context
-from tests.support.anvil import start_anvil, unique_chain_id
 from tests.support.evm import Chain
-from tests.support.installation import Installation, NodeAt
+from tests.support.installation import Installation
 from tests.support.invariants import check_invariants
 from tests.support.stand import RATES, until
 
@@ -43,29 +42,6 @@ RESOLUTIONS: dict[str, dict[str, Any]] = {
     "underpaid": {"action": "refund", "refund": {"address": HOME}},
     "late": {"action": "accept"},
 }
-
-
-@pytest.fixture
-async def chain() -> AsyncIterator[Chain]:
-    """A chain that mines on demand."""
-    async with start_anvil(chain_id=unique_chain_id()) as anvil, Chain(anvil.url, anvil.chain_id) as helper:
-        yield helper
-
-
-@pytest.fixture
-async def shop(chain: Chain) -> AsyncIterator[Installation]:
-    """A running installation with a merchant."""
-    token = await chain.deploy_token()
-    with temporary_data_folder("tallystick-endings-") as folder:
-        node = NodeAt("local", chain.chain_id, chain.url, token, confirmations=CONFIRMATIONS)
-        installation = Installation(folder, [node])
-        await installation.start()
-        try:
-            await installation.open_shop()
-            yield installation
-        finally:
-            if installation.process is not None:
-                await installation.kill()
 
 
 async def test_killed_while_endings_are_booked_resolved_and_given_back(
