@@ -19,7 +19,7 @@ FOUND = read()
 STEPS_MAX = 250
 """How long a seed may take to find a bug: the tests have little time."""
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+on_the_worlds_loop = pytest.mark.asyncio(loop_scope="module")
 
 
 def test_every_plant_has_its_seed_and_every_invariant_its_plant() -> None:
@@ -34,6 +34,7 @@ def test_every_plant_has_its_seed_and_every_invariant_its_plant() -> None:
 
 
 @pytest.mark.parametrize("found", FOUND.values(), ids=FOUND)
+@on_the_worlds_loop
 async def test_the_bug_is_found(world: World, found: Found) -> None:
     """With the bug, the rule is broken at or before the recorded step."""
     async with planted(world, PLANTS[found.plant]):
@@ -47,6 +48,7 @@ _STEPS = {
 
 
 @pytest.mark.parametrize("seed", sorted(_STEPS))
+@on_the_worlds_loop
 async def test_without_the_bug_the_seed_is_clean(world: World, seed: int) -> None:
     """Also after bugs were planted in this very process: nothing of them is left."""
     outcome = await Simulator(world, Options(steps=_STEPS[seed], networks=NETWORKS)).run(seed)

@@ -24,7 +24,7 @@ SEEDS = [
 FRESH_SECONDS = float(os.environ.get("TALLYSTICK_SEED_SECONDS", "25"))
 FRESH_STEPS = 300
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+on_the_worlds_loop = pytest.mark.asyncio(loop_scope="module")
 
 
 def test_every_seed_says_what_it_showed() -> None:
@@ -34,12 +34,14 @@ def test_every_seed_says_what_it_showed() -> None:
 
 
 @pytest.mark.parametrize(("seed", "steps"), [(int(seed), int(steps)) for seed, steps, _ in SEEDS])
+@on_the_worlds_loop
 async def test_a_seed_that_failed_once_is_clean(world: World, seed: int, steps: int) -> None:
     """See seeds.txt for what each showed."""
     outcome = await Simulator(world, Options(steps=steps)).run(seed)
     assert outcome.violations == []
 
 
+@on_the_worlds_loop
 async def test_a_seed_does_the_same_again(world: World) -> None:
     """The log's hash is the seed's: whatever ran before in this process."""
     simulator = Simulator(world, Options(steps=60))
@@ -48,6 +50,7 @@ async def test_a_seed_does_the_same_again(world: World) -> None:
     assert (await simulator.run(4711)).log_hash == first.log_hash
 
 
+@on_the_worlds_loop
 async def test_fresh_seeds_are_clean(world: World) -> None:
     """A failing one is named with its step: add it to seeds.txt with the fix."""
     first = int(os.environ.get("TALLYSTICK_SEED_FIRST", 1000 * datetime.now(UTC).toordinal()))
