@@ -253,7 +253,9 @@ async def test_a_crumb_for_a_canceled_invoice(timed: Stand, chain: Chain) -> Non
     """
     invoice = await timed.create("10000.00")
     await timed.do(cancel_invoice, invoice.id)
-    await chain.send_native(address_in(invoice), 400 * WEI // 50_000)  # less than a ten-thousandth, more than dust
+    await chain.send_native(
+        address_in(invoice), 400 * WEI // 50_000
+    )  # less than a ten-thousandth, more than dust
     await mine(timed, chain)
     assert (await timed.status(invoice), await kinds(timed, invoice)) == ("canceled", ["late"])
     await decide(timed, invoice, R.ACCEPT)
