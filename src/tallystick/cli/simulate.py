@@ -95,10 +95,11 @@ def _run(
     if jobs > 1:
         return run_apart(chosen, options, jobs, seconds_max=seconds, on_seed=shown.seed_done)
 
-    async def main(_stop: asyncio.Event) -> Result:
+    async def main(stop: asyncio.Event) -> Result:
         return await run_here(
             chosen,
             options,
+            stop,
             seconds_max=seconds,
             keep_log=log,
             on_step=shown.step_done,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import multiprocessing
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -79,22 +80,40 @@ async def a_world() -> AsyncIterator[World]:
                 await world.database.close()
 
 
+class Stopped(Exception):  # no error: somebody asked for it
+    """The seed under way is not wanted any more."""
+
+
 async def run_here(
     seeds: Iterable[int],
     options: Options,
+    stop: asyncio.Event,
     *,
     seconds_max: float | None = None,
     keep_log: bool = False,
     on_step: Callable[[int], None] | None = None,
     on_seed: Callable[[Outcome], None] | None = None,
 ) -> Result:
-    """Run these seeds one after the other in this process, until `seconds_max` have passed."""
+    """Run these seeds one after the other in this process, until `seconds_max` have passed.
+
+    Asked to stop, it forgets the seed under way and answers with those before it.
+    """
     result = Result()
+
+    def step_done(step: int) -> None:
+        if stop.is_set():
+            raise Stopped
+        if on_step is not None:
+            on_step(step)
+
     async with a_world() as world:
         simulator = Simulator(world, options, keep_log=keep_log)
         began = time.perf_counter()
         for seed in seeds:
-            outcome = await simulator.run(seed, on_step=on_step)
+            try:
+                outcome = await simulator.run(seed, on_step=step_done)
+            except Stopped:
+                break
             result.add(outcome)
             result.seconds = time.perf_counter() - began
             if on_seed is not None:
@@ -160,8 +179,12 @@ def _run_share(
     """What a process does: its share of the seeds, each told when it is done, and None at the end."""
     configure_logging("critical", "json")
 
-    async def main(_stop: asyncio.Event) -> None:
-        await run_here(seeds, options, seconds_max=seconds_max, on_seed=told.put)
+    parent = multiprocessing.parent_process()
+    # Whoever asked may be gone without a word: then nobody wants the rest.
+    wanted = itertools.takewhile(lambda _seed: parent is None or parent.is_alive(), seeds)
+
+    async def main(stop: asyncio.Event) -> None:
+        await run_here(wanted, options, stop, seconds_max=seconds_max, on_seed=told.put)
 
     run(main)
     told.put(None)
