@@ -96,6 +96,34 @@ def test_a_block_without_its_transactions_is_not_an_empty_one(kept: str) -> None
     assert read(empty).transfers == ()  # a chain whose headers say neither
 
 
+def test_gas_of_transactions_that_are_none_of_the_evm_does_not_stop_a_chain() -> None:
+    """Cronos, Kava: an empty block of the EVM, in which other transactions used gas. Its root says that it is empty.
+
+    Believed otherwise, the network would wait at such a block for ever.
+    """
+    empty = make_block(7, PARENT, [])
+    empty.full["gasUsed"] = "0x1e8480"
+    empty.encode()
+    assert read(empty).transfers == ()
+    empty.full["transactionsRoot"] = (
+        "0x" + "00" * 32
+    )  # no root at all: then the gas says that something is missing
+    empty.encode()
+    with pytest.raises(SourceIncomplete, match="used gas"):
+        read(empty)
+
+
+def test_accounts_without_nonces_may_send_twice_in_a_block() -> None:
+    """TRON: every transaction has the same nonce, eight zero bytes. None of them takes another's place."""
+    block = make_block(1, PARENT, [StubPayment(SHOP, 5), StubPayment(SHOP, 7, nonce=1)])
+    for transaction in block.full["transactions"]:
+        transaction["nonce"] = "0x0000000000000000"
+    block.encode()
+    spends = read(block).spends
+    assert spends == {f"tx:{tx_hash}": tx_hash for tx_hash in spends.values()}
+    assert len(spends) == 2
+
+
 def test_failed_payments_spend_only() -> None:
     block = read(
         make_block(

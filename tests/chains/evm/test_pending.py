@@ -139,6 +139,12 @@ def test_chains_own_types_exclude_nobody() -> None:
     assert set(shown.spends) == {f"tx:0x{1:064x}", f"tx:0x{2:064x}"}
 
 
+def test_accounts_without_nonces_replace_nothing() -> None:
+    """TRON writes eight zero bytes into every transaction."""
+    shown = read(pending(*(transaction(number, nonce="0x0000000000000000") for number in (1, 2))))
+    assert set(shown.spends) == {f"tx:0x{1:064x}", f"tx:0x{2:064x}"}
+
+
 @pytest.mark.parametrize(
     "changes",
     [

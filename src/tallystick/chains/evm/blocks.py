@@ -50,11 +50,10 @@ TRANSFER_TOPIC: Final = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55
 
 ZERO_ADDRESS: Final = "0x" + "00" * 20
 _ADDRESS_TOPIC_PREFIX: Final = "0x" + "00" * 12
-_EMPTY_ROOTS: Final = frozenset(
-    {"0x56e81f171bcc55a6ff8345e692c0f86e5b48e01b996cadc001622fb5e363b421", "0x" + "00" * 32}
-)
-"""What a header commits to where a block has no transactions: the root of an empty trie (Yellow Paper, appendix D), and
-what chains write that do not reckon with one."""
+_EMPTY_TRIE: Final = "0x56e81f171bcc55a6ff8345e692c0f86e5b48e01b996cadc001622fb5e363b421"
+"""What a header commits to where a block has no transactions (Yellow Paper, appendix D)."""
+_NO_ROOT: Final = "0x" + "00" * 32
+"""What chains write that do not reckon with a root."""
 
 _BLOCK: Final = msgspec.json.Decoder(BlockAnswer)
 _RECEIPTS: Final = msgspec.json.Decoder(list[ReceiptAnswer | None])
@@ -66,6 +65,8 @@ _NO_NUMBER: Final = "A node's answer holds something else where a hex number bel
 # EIP-712 transactions (0x71); Celo's with a fee currency (0x7b, 0x7c). `None` is a node that names no type:
 # legacy.
 TYPES_WITH_NONCE: Final = frozenset({None, "0x0", "0x1", "0x2", "0x3", "0x4", "0x71", "0x7b", "0x7c"})
+NO_NONCE: Final = "0x" + "00" * 8
+"""What TRON's nodes write for every transaction: its accounts have no nonce. A quantity is never padded (EIP-1474)."""
 
 
 def header_of(answer: HeaderAnswer | BlockAnswer) -> BlockHeader:
@@ -192,8 +193,15 @@ def _check_receipts(answer: BlockAnswer, receipts: Sequence[ReceiptAnswer | None
 
 
 def _check_empty(answer: BlockAnswer) -> None:
-    """A block without transactions says so itself. Where only coins moved, no log and no bloom would miss them."""
-    if answer.transactions_root is not None and answer.transactions_root.lower() not in _EMPTY_ROOTS:
+    """A block without transactions says so itself. Where only coins moved, no log and no bloom would miss them.
+
+    The gas counts only where no root was said: chains that run two kinds of transactions (Cronos, Kava, other Cosmos
+    chains) add the gas of those that are none of the EVM's.
+    """
+    root = None if answer.transactions_root is None else answer.transactions_root.lower()
+    if root == _EMPTY_TRIE:
+        return
+    if root not in (None, _NO_ROOT):
         raise SourceIncomplete("The block came without its transactions: its header commits to some.")
     if answer.gas_used is not None and quantity(answer.gas_used) != 0:
         raise SourceIncomplete("The block came without its transactions: they used gas.")
@@ -269,7 +277,8 @@ def _extract(
     for transaction, receipt in zip(transactions, receipts, strict=True):
         tx_hash, sender = transaction.hash.lower(), transaction.sender
         nonce = transaction.nonce
-        if nonce is not None and transaction.type in TYPES_WITH_NONCE and sender != ZERO_ADDRESS:
+        counted = transaction.type in TYPES_WITH_NONCE and sender != ZERO_ADDRESS
+        if counted and nonce is not None and nonce != NO_NONCE:
             spend_key = f"{sender}:{int(nonce, 16)}"
         else:
             spend_key = f"tx:{tx_hash}"

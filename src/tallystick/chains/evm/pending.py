@@ -31,7 +31,7 @@ from typing import Final
 
 import msgspec
 
-from tallystick.chains.evm.blocks import TYPES_WITH_NONCE, ZERO_ADDRESS, header_of
+from tallystick.chains.evm.blocks import NO_NONCE, TYPES_WITH_NONCE, ZERO_ADDRESS, header_of
 from tallystick.chains.evm.messages import (
     AddressText,
     Answer,
@@ -156,7 +156,7 @@ def _spend_key(transaction: PendingTransaction) -> str:
     if not _HASH.fullmatch(tx_hash) or not _ADDRESS.fullmatch(sender):
         raise SourceIncomplete("A pending transaction has no hash or no sender.")
     nonce = transaction.nonce
-    if nonce is None or transaction.type not in TYPES_WITH_NONCE or sender == ZERO_ADDRESS:
+    if nonce in (None, NO_NONCE) or transaction.type not in TYPES_WITH_NONCE or sender == ZERO_ADDRESS:
         return f"tx:{tx_hash}"
     return f"{sender}:{quantity(nonce)}"
 
