@@ -215,6 +215,31 @@ async def test_every_kind_of_tampering_is_found_and_named(
     assert not missed
 
 
+async def test_ends_of_a_broken_log_are_not_for_noting_however_much_else_is_wrong(
+    database_url: str, chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Noting them would hide for ever that the log was rewritten.
+
+    Seen to fail where the command looked for problems of the log among those that are told: there are at most so many.
+    """
+    async with open_stand(database_url, (evm_network("local", chain.chain_id), chain.url)) as stand:
+        await busy_day(stand, chain)
+    monkeypatch.setattr(audit_database, "PROBLEMS_MAX", 1)
+    template = database_url.split("@/", 1)[1].split("?", 1)[0]
+    async with copied(stand.ctx, template, f"{template}_ends") as ctx:
+        assert (await look(ctx)).logs_in_order
+        async with ctx.database.connection() as connection:
+            await connection.execute(f"{UNGUARDED} UPDATE networks SET safe_height = cursor_height + 1")
+        elsewhere = {stand.merchant_id: (1, "00" * 32)}
+        noted_otherwise = await look(ctx, noted=elsewhere)
+        async with ctx.database.connection() as connection:
+            await connection.execute("UPDATE transitions SET actor_id = 'me' WHERE sequence = 2")
+        edited = await look(ctx)
+    for report in (noted_otherwise, edited):
+        assert rules(report) == {"chain-finality"}
+        assert not report.logs_in_order
+
+
 async def test_what_is_mended_before_the_second_look_is_not_told(
     busy: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:

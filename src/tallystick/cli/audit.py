@@ -95,7 +95,7 @@ def audit(
     problems = [*report.problems, *(compared.problems if compared else ())]
     checked = report.checked | (compared.checked if compared else {})
     checked["problems"] = report.checked["problems"] + (len(compared.problems) if compared else 0)
-    if heads is not None and not any(problem.rule.startswith("log-") for problem in problems):
+    if heads is not None and report.logs_in_order:
         notes = {merchant_id: _Note(length, told) for merchant_id, (length, told) in report.ends.items()}
         heads.write_bytes(msgspec.json.format(msgspec.json.encode(notes), indent=2) + b"\n")
     if json:

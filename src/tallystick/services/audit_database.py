@@ -41,11 +41,16 @@ Look = Callable[[Connection], Awaitable[list[Problem]]]
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What an audit looked at (figures by name) and what it found. `ends` are to be kept outside the database."""
+    """What an audit looked at (figures by name) and what it found, of which `problems` are the first.
+
+    `ends` are to be kept outside the database, but only those of logs in order: noted instead of what was noted before,
+    the ends of a rewritten log would hide that.
+    """
 
     checked: dict[str, int]
     problems: tuple[Problem, ...]
     ends: Ends
+    logs_in_order: bool
 
 
 @dataclass(slots=True)
@@ -79,8 +84,10 @@ class Audit:
             ids = await self._ids_after(ids[-1])
         async with self._snapshot() as connection:
             ends = await stored.log_ends(connection)
+            if found.logs_in_order:  # in the moment whose ends are noted next
+                found.add(await self._rewritten(connection))
         checked |= {"invoices": done, "rules": len(RULES) + len(COMMAND_RULES), "problems": found.count}
-        return Report(checked, tuple(found.kept), ends)
+        return Report(checked, tuple(found.kept), ends, found.logs_in_order)
 
     async def _ids_after(self, last: str) -> list[str]:
         async with self.ctx.database.connection() as connection:
@@ -132,13 +139,15 @@ class Audit:
 
 
 class _Found:
-    """The problems, as many as are told, and how many there are."""
+    """The problems, as many as are told, how many there are, and whether none of them, told or not, is of the logs."""
 
     def __init__(self) -> None:
         self.kept: list[Problem] = []
         self.count = 0
+        self.logs_in_order = True
 
     def add(self, problems: list[Problem]) -> None:
+        self.logs_in_order &= not any(problem.rule.startswith("log-") for problem in problems)
         self.count += len(problems)
         self.kept.extend(problems[: PROBLEMS_MAX - len(self.kept)])
 
