@@ -9,12 +9,13 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from tallystick.chains.evm.source import EvmSource
 from tallystick.core.errors import IllegalTransition, StaleWrite
-from tallystick.db.sql import Connection
+from tallystick.db.sql import Connection, Statement
 from tallystick.services import intake, objects
 from tallystick.services.assessing import Cause, assess_invoices
 from tallystick.services.context import Context
@@ -157,6 +158,30 @@ async def assert_paid_once(stand: Stand, asked: list[objects.Invoice]) -> None:
     assert {(invoice.status, invoice.amount_paid, len(invoice.payments)) for invoice in seen} == {
         ("paid", "25.00", 1)
     }
+
+
+async def test_a_lock_that_cannot_be_given_back_ends_with_its_connection(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kept by a connection that lives on in the pool, it would leave the network to nobody.
+
+    Seen to fail where a follower let such a connection go back as it was.
+    """
+    value = Statement.value
+
+    async def slow(self: Statement, connection: Connection, **given: Any) -> Any:
+        if self.name == "unlock":
+            raise TimeoutError
+        return await value(self, connection, **given)
+
+    monkeypatch.setattr(Statement, "value", slow)
+
+    async def held(count: int) -> bool:
+        return await locks_held(stand) == count
+
+    async with stand.running():
+        await until(lambda: held(1))
+    await until(lambda: held(0))
 
 
 async def test_a_standby_takes_over(stand: Stand, chain: Chain) -> None:

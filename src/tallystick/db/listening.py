@@ -26,6 +26,12 @@ async def ping(connection: Connection) -> None:
     await SQL.ping.value(connection)
 
 
+def give_up(connection: Connection) -> None:
+    """Close a connection of which nobody knows how it stands: what its session holds ends with it."""
+    with suppress(*GONE):
+        connection.terminate()
+
+
 @asynccontextmanager
 async def listening(
     connection: Connection, channels: Mapping[str, Callable[..., None]], on_lost: Callable[[Any], None]

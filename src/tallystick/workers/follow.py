@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -33,7 +33,7 @@ from tallystick.core.errors import (
     WrongChain,
 )
 from tallystick.core.network import Network
-from tallystick.db.listening import GONE
+from tallystick.db.listening import GONE, give_up
 from tallystick.db.networks import SQL
 from tallystick.db.sql import Record
 from tallystick.services import networks as network_service
@@ -117,8 +117,12 @@ class Follower:
                 yield held
             finally:
                 if held:
-                    with suppress(*GONE):  # a lost connection has lost the lock as well
+                    try:
                         await SQL.unlock.value(connection, space=_LOCK_SPACE, name_key=name_key)
+                    except GONE:
+                        # A lost connection has lost the lock as well. One that lives after all would keep it in the
+                        # pool, and nobody could follow the network any more.
+                        give_up(connection)
 
     async def _follow(self, stop: asyncio.Event) -> None:
         async def pause(seconds: float) -> None:
