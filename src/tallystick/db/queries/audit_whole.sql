@@ -83,9 +83,12 @@ FROM refunds AS r JOIN networks AS n ON n.name = r.network
 WHERE r.status IN ('awaiting_signature', 'broadcast') AND r.attention_at < :as_of::timestamptz AND n.scanned_until >= r.attention_at;
 
 -- name: delivery_overdue
--- No delivery that is due waits.
+-- No delivery that is due waits, unless its endpoint fails and is tried with others meanwhile, one at a time.
 SELECT d.id AS object_id, format('due at %s, after %s attempts', d.next_attempt_at, d.attempts_made) AS detail
-FROM deliveries AS d WHERE d.status = 'pending' AND d.next_attempt_at < :as_of::timestamptz;
+FROM deliveries AS d WHERE d.status = 'pending' AND d.next_attempt_at < :as_of::timestamptz
+  AND d.endpoint_id NOT IN (
+      SELECT o.endpoint_id FROM deliveries AS o JOIN webhook_endpoints AS e ON e.id = o.endpoint_id
+      WHERE o.status = 'pending' AND o.updated_at >= :as_of::timestamptz AND o.attempts_made > 0 AND e.failing_since IS NOT NULL);
 
 -- name: case_reason
 -- An open exception about a network or an endpoint is about one that is in trouble, and has somebody who has it.
