@@ -72,7 +72,8 @@ def parse(content: bytes, *, origin: str) -> dict[str, Any]:
     try:
         text = content.decode("utf-8")
         # The parser takes the square of a dotted key's parts: a file of them would keep it busy for days.
-        if any(line.count(".") > KEY_PARTS_MAX for line in _QUOTED.sub("", text).splitlines()):
+        lines = (line for line in _QUOTED.sub("", text).splitlines() if not line.lstrip().startswith("#"))
+        if any(line.count(".") > KEY_PARTS_MAX for line in lines):
             raise RecursionError
         return tomllib.loads(text)
     except UnicodeDecodeError:

@@ -170,6 +170,12 @@ BUSY = {
 }
 
 
+def test_a_line_of_dots_that_says_nothing_is_no_deep_key() -> None:
+    """People draw lines in their files."""
+    drawn = b"  # " + b"." * 100 + b'\nlisten = "127.0.0.1:1"\n#' + b". " * 100
+    assert parse(drawn, origin="a file") == {"listen": "127.0.0.1:1"}
+
+
 @pytest.mark.parametrize("kind", BUSY)
 def test_a_file_that_is_meant_to_keep_us_busy(kind: str) -> None:
     """The dotted key was ours: the parser takes the square of its parts, 17 s for 40 kB and days for a megabyte."""
