@@ -307,18 +307,52 @@ async def test_tampering_is_found_and_named(database: Database, what: str) -> No
     assert found >= expected
 
 
+async def _before_the_log(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    """The schema as it was, with two merchants."""
+    folder = resources.files("tallystick.db").joinpath("migrations", "sql")
+    for name in ("0001_foundation.sql", "0002_endings.sql"):
+        await connection.execute(folder.joinpath(name).read_text())
+    await connection.execute(
+        """CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);
+        INSERT INTO alembic_version VALUES ('0002')"""
+    )
+    await _two_merchants(connection)
+
+
+async def test_a_straggler_of_the_version_before_is_waited_for(empty_database_url: str) -> None:
+    """What it was about to commit is chained as well. Seen to fail without the lock: the migration breaks off."""
+    old, watch = (
+        await asyncpg.connect(empty_database_url),
+        await asyncpg.connect(empty_database_url),
+    )
+    try:
+        await _before_the_log(old)
+        writing = old.transaction()
+        await writing.start()
+        await old.execute(
+            """INSERT INTO transitions
+            VALUES ('inv_a1', 1, NULL, 'created', 'invoice_created', 'system', NULL, '[1]', $1)""",
+            AT,
+        )
+        migration = asyncio.create_task(migrate(empty_database_url))
+        async with asyncio.timeout(20):
+            while not await watch.fetchval(
+                "SELECT count(*) FROM pg_locks WHERE relation = 'transitions'::regclass AND NOT granted"
+            ):
+                await asyncio.sleep(0.02)
+        await writing.commit()
+        await migration
+        assert await watch.fetchval("SELECT count(*) FROM transition_log WHERE invoice_id = 'inv_a1'") == 1
+    finally:
+        await old.close()
+        await watch.close()
+
+
 async def test_history_from_before_the_log_is_chained_by_the_migration(empty_database_url: str) -> None:
     """In the order of time; of one invoice in the order of its numbers, although its clock went back."""
     connection = await asyncpg.connect(empty_database_url)
     try:
-        folder = resources.files("tallystick.db").joinpath("migrations", "sql")
-        for name in ("0001_foundation.sql", "0002_endings.sql"):
-            await connection.execute(folder.joinpath(name).read_text())
-        await connection.execute(
-            """CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);
-            INSERT INTO alembic_version VALUES ('0002')"""
-        )
-        await _two_merchants(connection)
+        await _before_the_log(connection)
         for invoice_id, sequence, minute in (
             ("inv_a1", 1, 5),
             ("inv_a1", 2, 3),

@@ -1,6 +1,10 @@
 -- The log of transitions: every step of every invoice's history, chained by hashes in the books of its merchant, so that
 -- whoever edits, removes, inserts or reorders one afterwards breaks the chain. See ADR 0018.
 
+-- Whoever of the version before still writes history ends that first, and begins no more: what is not chained here could
+-- not be checked below.
+LOCK TABLE transitions IN SHARE ROW EXCLUSIVE MODE;
+
 CREATE TABLE transition_log_heads (
     merchant_id text PRIMARY KEY REFERENCES merchants (id), -- whose log
     length      bigint NOT NULL DEFAULT 0 CHECK (length >= 0), -- how many transitions are in it
