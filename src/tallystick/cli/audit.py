@@ -97,7 +97,10 @@ def audit(
     checked["problems"] = report.checked["problems"] + (len(compared.problems) if compared else 0)
     if heads is not None and report.logs_in_order:
         notes = {merchant_id: _Note(length, told) for merchant_id, (length, told) in report.ends.items()}
-        heads.write_bytes(msgspec.json.format(msgspec.json.encode(notes), indent=2) + b"\n")
+        # Beside it first: broken off in the middle, what was noted before is still there.
+        new = heads.with_name(f"{heads.name}.new")
+        new.write_bytes(msgspec.json.format(msgspec.json.encode(notes), indent=2) + b"\n")
+        new.replace(heads)
     if json:
         print_json({"ok": not problems, "checked": checked, "problems": problems})
     else:

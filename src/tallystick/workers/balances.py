@@ -73,8 +73,9 @@ class BalanceChecker:
         addresses = [row["address"] for row in rows]
         for start in range(0, len(addresses), BATCH_ADDRESSES):
             if not await self._look(addresses[start : start + BATCH_ADDRESSES]):
-                since = self._failing_since or self._ctx.monotonic()
-                return self._ctx.monotonic() - since >= HOLD_SECONDS_MAX
+                now = self._ctx.monotonic()
+                since = now if self._failing_since is None else self._failing_since
+                return now - since >= HOLD_SECONDS_MAX
         return True
 
     async def _look(self, addresses: Sequence[str]) -> bool:
