@@ -427,8 +427,12 @@ async def test_what_a_node_does_not_tell_is_no_agreement(busy: Stand, chain: Cha
             assert found.blocks_unread == len(found.unread) > 0
             assert found.transfers == 0
             proxy.lie(Fault.OTHER_CHAIN)
-            with pytest.raises(WrongChain):
-                await compared(busy, EvmSource(evm_options(network, proxy.url)))
+            stranger = EvmSource(evm_options(network, proxy.url))
+            try:
+                with pytest.raises(WrongChain):
+                    await compared(busy, stranger)
+            finally:
+                await stranger.close()
         finally:
             await source.close()
 

@@ -65,10 +65,11 @@ EACH_PERCENT: Final = 60
 
 FULFIL, CANCEL, REFUND, DISPUTE = "fulfil", "cancel", "refund", "dispute"
 _ACCEPT, _IGNORE, _WRITE_OFF = Resolution.ACCEPT.value, Resolution.IGNORE.value, Resolution.WRITE_OFF.value
-SCOPES: Final = [(_ACCEPT, "MFX", False), (FULFIL, "MFX", True)]
+SCOPES: Final = [(_ACCEPT, "MFX", False)]
 """What the decision is; a block, a fork and a block past the deadline; whether rivals replace what the fork loses."""
 
 DEEP: Final = [
+    (FULFIL, "MFX", True),
     *((decision, "MFX", rival) for decision in (CANCEL, _IGNORE, _WRITE_OFF) for rival in (False, True)),
     (_ACCEPT, "MFX", True),
     (DISPUTE, "MFX", True),

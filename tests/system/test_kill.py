@@ -1,4 +1,4 @@
-"""The whole server is killed while 200 invoices are being paid (F-HOOK 3, R-CHAIN 6 and 10).
+"""The whole server is killed while 100 invoices are being paid (F-HOOK 3, R-CHAIN 6 and 10).
 
 Each kill comes at a random moment shortly after a block with payments was mined: while the block is read, judged,
 committed, or its webhooks are on their way. Afterwards every invoice is paid, every transition and event exists exactly
@@ -20,14 +20,14 @@ from tests.support.evm import Chain
 from tests.support.installation import Installation
 from tests.support.receiver import Receiver, running_receiver
 
-INVOICES = 200
-PER_BLOCK = 14
+INVOICES = 100
+PER_BLOCK = 7
 BLOCKS_PER_KILL = 3
 KILL_SECONDS_MAX = 0.4  # a poll and the intake of a block are over by then
 SETTLE_SECONDS_MAX = 120
 
 
-async def test_killed_at_random_moments_while_200_invoices_are_paid(shop: Installation, chain: Chain) -> None:
+async def test_killed_at_random_moments_while_100_invoices_are_paid(shop: Installation, chain: Chain) -> None:
     """All paid, nothing twice, every webhook at least once."""
     chance = random.Random(20261121)
     async with running_receiver() as receiver:

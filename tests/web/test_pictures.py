@@ -46,7 +46,7 @@ async def test_every_situation_is_readable(
 ) -> None:
     """In light and in dark: nothing is cut off, and whoever cannot see it well can use it all the same."""
     async with visitor(browser, device=device) as visit:
-        for situation, scene in SCENES.items():
+        for number, (situation, scene) in enumerate(SCENES.items()):
             invoice = await scene(checkout.shop)
             await visit.page.goto(checkout.page(invoice))
             await visit.page.wait_for_selector("body[data-live]")
@@ -56,8 +56,8 @@ async def test_every_situation_is_readable(
                 await visit.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
                 assert await visit.overflow_px() <= 0, f"{situation} is wider than the screen"
                 await visit.picture(f"checkout/{name}-{scheme}", situation.value, full=True)
-                # Each colour on one kind of screen: axe takes longer than all the rest.
-                if scheme == ("light" if device is PHONE else "dark"):
+                # Every situation on a phone, and some in the dark: axe takes longer than all the rest.
+                if scheme == "light" if device is PHONE else scheme == "dark" and number % 4 == 0:
                     assert await visit.accessibility_problems() == [], situation
             assert visit.problems == [], situation
 

@@ -39,6 +39,7 @@ __all__ = ["EmbeddedPostgres", "EmbeddedPostgresError", "default_data_folder", "
 
 START_TIMEOUT_SECONDS: Final = 60.0  # recovery after a crash replays at most max_wal_size
 STOP_TIMEOUT_SECONDS: Final = 30.0
+TELL_SECONDS: Final = 1.0
 LOCK_TIMEOUT_SECONDS: Final = 180.0
 PROBE_TIMEOUT_SECONDS: Final = 5.0
 POLL_SECONDS: Final = 0.02
@@ -280,13 +281,21 @@ class EmbeddedPostgres:
             (signal.SIGQUIT, STOP_TIMEOUT_SECONDS / 3),
             (signal.SIGKILL, STOP_TIMEOUT_SECONDS / 3),
         ):
-            process.send_signal(how)
-            try:
-                await asyncio.to_thread(process.wait, seconds)
-            except subprocess.TimeoutExpired:
-                log.warning("embedded_postgres.slow_stop", pid=process.pid, signal=how.name)
-                continue
-            return
+            if await _stops(process, how, seconds):
+                return
+            log.warning("embedded_postgres.slow_stop", pid=process.pid, signal=how.name)
+
+
+async def _stops(process: subprocess.Popen[bytes], how: signal.Signals, seconds: float) -> bool:
+    """Whether it ends within that time. It is told every second: a server that has hardly begun may not hear it."""
+    for _ in range(max(1, round(seconds / TELL_SECONDS))):
+        process.send_signal(how)
+        try:
+            await asyncio.to_thread(process.wait, TELL_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+        return True
+    return False
 
 
 def _until(seconds: float) -> AsyncRetrying:
