@@ -48,6 +48,7 @@ HOME = f"0x{'c0ffee' * 6}0001"
 PRICE = 10**16  # what 25.00 USD asks in ETH
 CONFIRMATIONS = 2
 STOPS_MAX = 5
+ROUNDS_MAX = 3
 Json = dict[str, Any]
 
 
@@ -57,6 +58,7 @@ class Story:
     def __init__(self, shop: CrashingShop, chain: Chain, proxy: LyingProxy, receiver: Receiver) -> None:
         self.shop, self.chain, self.proxy, self.receiver = shop, chain, proxy, receiver
         self.invoices = 0
+        self.rounds = 1  # how often the chapters that can be told again were told
 
     async def invoice(self, *networks: str, **more: Any) -> Json:
         """A new invoice of 25 dollars in ETH."""
@@ -284,6 +286,17 @@ async def test_killed_on_both_sides_of_every_commit(story: Story) -> None:
     await story.node_in_trouble()
     await story.time_passes()
     await story.stopped_while_delivering()
+    wanted = {f"{point} {side}" for point in commit_points() for side in (BEFORE, AFTER)}
+    exempt = {f"{point} {side}" for point in NOT_OF_A_SERVER for side in (BEFORE, AFTER)}
+    for _ in range(ROUNDS_MAX):
+        # Between an effect's commit and the death after it, the server may have died at another place: then asking
+        # again has no effect to die after. Another customer has.
+        if not wanted - exempt - set(shop.died()):
+            break
+        story.rounds += 1
+        await story.paid_and_disputed()
+        await story.overpaid_and_given_back()
+        await story.chosen_and_canceled()
     await shop.again(hours=0.1)  # leases of what was on its way when the server died are over
     events = await shop.all("/v1/events")
 
@@ -293,8 +306,6 @@ async def test_killed_on_both_sides_of_every_commit(story: Story) -> None:
 
     await shop.until(all_arrived)
     await _check_effects(story, events)
-    wanted = {f"{point} {side}" for point in commit_points() for side in (BEFORE, AFTER)}
-    exempt = {f"{point} {side}" for point in NOT_OF_A_SERVER for side in (BEFORE, AFTER)}
     died = shop.died()
     assert sorted(wanted - exempt - set(died)) == [], "a place that commits was never died at"
     assert len(died) == len(set(died))
@@ -308,11 +319,12 @@ async def _check_effects(story: Story, events: list[Json]) -> None:
     assert len(await shop.all("/v1/invoices")) == story.invoices
     assert len(await shop.all("/v1/wallets")) == 1
     assert len(await shop.all("/v1/webhook_endpoints")) == 1
-    assert len(await shop.all("/v1/refunds")) == 3
+    assert len(await shop.all("/v1/refunds")) == 1 + 2 * story.rounds
     assert len({event["id"] for event in events}) == len(events)
     told = Counter(event["type"] for event in events)
-    once = ("invoice.disputed", "refund.completed", "refund.rejected", "webhook.ping")
-    assert {kind: told[kind] for kind in once if told[kind] != 1} == {}
+    once = ("invoice.disputed", "refund.completed", "refund.rejected")
+    assert {kind: told[kind] for kind in once if told[kind] != story.rounds} == {}
+    assert told["webhook.ping"] == 1
     numbered = Counter((event["data"]["object"]["id"], event["data"].get("sequence")) for event in events)
     assert {key: n for key, n in numbered.items() if n > 1 and key[1] is not None} == {}
     assert all(datetime.fromisoformat(event["created_at"]).tzinfo for event in events)
