@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import aiohttp
@@ -302,3 +303,101 @@ async def test_a_slow_browser_gets_the_newest_view_only(shop: Shop, changes: int
                     break
         assert len(received) < changes
         await events.aclose()  # type: ignore[attr-defined]
+
+
+ON_NEWS_ONLY = StreamLimits(reread_seconds=600.0, heartbeat_seconds=0.05)
+
+
+async def next_view(events: AsyncIterator[Any]) -> dict[str, Any]:
+    """The next view of a stream, past comments."""
+    async for message in events:
+        if message.event == "invoice":
+            return dict(json.loads(message.data))
+    raise AssertionError("the stream ended")
+
+
+async def test_what_was_taken_back_before_it_was_sent_is_not_sent(shop: Shop) -> None:
+    """A browser that was slow is not told what is no longer so.
+
+    Planted and seen to fail: the view that waits is kept when the one that was sent is true again.
+    """
+    invoice = await shop.create()
+    reads: list[str] = []
+    more = asyncio.Condition()
+
+    async def read(connection: Connection, ctx: Context, invoice_id: str) -> CustomerView:
+        view = await customer_view(connection, ctx, invoice_id)
+        async with more:
+            reads.append(view.status)
+            more.notify_all()
+        return view
+
+    def is_last(status: Status) -> bool:
+        return reads[-1] == status.value
+
+    hub = InvoiceHub(shop.ctx, limits=ON_NEWS_ONLY, read=read)
+    async with asyncio.timeout(SECONDS_MAX), hub.running():
+        events = hub.events(invoice.id, "a")
+        assert (await next_view(events))["status"] == "quoted"
+        for status in (Status.REVIEW_REQUIRED, Status.QUOTED):
+            await shop.force(invoice, status)
+            async with more:
+                await more.wait_for(partial(is_last, status))
+        # Whatever the loop does next, it has offered the last one by then.
+        other = await shop.create()
+        others = hub.events(other.id, "b")
+        await next_view(others)
+        await shop.force(other, Status.CANCELED)
+        assert (await next_view(others))["status"] == "canceled"
+        assert (await anext(events)).event != "invoice"
+        for stream_of_one in (events, others):
+            await stream_of_one.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_block_that_comes_while_its_invoice_is_read_is_counted(shop: Shop) -> None:
+    """Both while the loop reads, and while a new browser does: nothing has to be read again for want of news.
+
+    Planted and seen to fail: a block moves only what was already shown to count confirmations.
+    """
+    invoice = await shop.activate(await shop.create())
+    reads = 0
+    mine_at: set[int] = set()
+
+    async def read(connection: Connection, ctx: Context, invoice_id: str) -> CustomerView:
+        nonlocal reads
+        reads += 1
+        mine = reads in mine_at
+        view = await customer_view(connection, ctx, invoice_id)
+        if mine:
+            await shop.block("ethereum")
+        return view
+
+    hub = InvoiceHub(shop.ctx, limits=ON_NEWS_ONLY, read=read)
+    async with asyncio.timeout(SECONDS_MAX), hub.running():
+        events = hub.events(invoice.id, "a")
+        assert (await next_view(events))["status"] == "awaiting_payment"
+        await shop.force(invoice, Status.REVIEW_REQUIRED)
+        await next_view(events)  # so the loop listens
+        await shop.force(invoice, Status.AWAITING_PAYMENT)
+        await next_view(events)
+        mine_at.add(reads + 1)
+        await shop.pay(invoice)
+        assert (await next_view(events))["headline"] == "Confirming 1 of 12"
+        assert (await next_view(events))["headline"] == "Confirming 2 of 12"
+        await events.aclose()  # type: ignore[attr-defined]
+
+        before = reads
+
+        async def slow(connection: Connection, ctx: Context, invoice_id: str) -> CustomerView:
+            """The new browser's own read; it goes on when the loop has read what came meanwhile."""
+            own = reads == before
+            view = await read(connection, ctx, invoice_id)
+            while own and reads == before + 1:
+                await asyncio.sleep(0.005)
+            return view
+
+        mine_at.add(before + 1)
+        hub._read = slow
+        again = hub.events(invoice.id, "a")
+        assert (await next_view(again))["headline"] == "Confirming 3 of 12"
+        await again.aclose()  # type: ignore[attr-defined]

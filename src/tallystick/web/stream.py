@@ -77,6 +77,13 @@ class _Watcher:
         if self.sent is None or without_clock(view) != without_clock(self.sent):
             self.waiting = view
             self.bell.set()
+        else:
+            self.waiting = None  # it is again what the browser shows: what was to be sent is outdated
+
+    def counts(self) -> bool:
+        """Whether each block may change what it shows: confirmations are counted, or nothing is known yet."""
+        newest = self.waiting or self.sent
+        return newest is None or newest.progress is not None
 
 
 class InvoiceHub:
@@ -95,6 +102,7 @@ class InvoiceHub:
         self._watchers: dict[str, set[_Watcher]] = {}
         self._per_address: Counter[str] = Counter()
         self._dirty: set[str] = set()
+        self._reading: str | None = None
         self._wake = asyncio.Event()
         self._closed = asyncio.Event()
 
@@ -237,6 +245,8 @@ class InvoiceHub:
         """Read one invoice and offer the view to everyone who watches it."""
         if invoice_id not in self._watchers:
             return
+        # What changes from here on may be missing in the view: whatever is told meanwhile has it read again.
+        self._reading = invoice_id
         try:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 view = await self._read(connection, self._ctx, invoice_id)
@@ -248,11 +258,13 @@ class InvoiceHub:
         except Exception:  # one invoice that cannot be shown must not stop the streams of all others
             log.exception("checkout_view_failed", invoice_id=invoice_id)
             return
+        finally:
+            self._reading = None
         for watcher in self._watchers.get(invoice_id, ()):
             watcher.offer(view)
 
     def _invoice_changed(self, _connection: Any, _pid: int, _channel: str, payload: Any) -> None:
-        if payload in self._watchers:
+        if payload in self._watchers or payload == self._reading:
             self._mark(str(payload))
 
     def _block_processed(self, _connection: Any, _pid: int, _channel: str, _payload: Any) -> None:
@@ -260,7 +272,7 @@ class InvoiceHub:
         counting = [
             invoice_id
             for invoice_id, watchers in self._watchers.items()
-            if any(watcher.sent is not None and watcher.sent.progress is not None for watcher in watchers)
+            if invoice_id == self._reading or any(watcher.counts() for watcher in watchers)
         ]
         if counting:
             self._mark(*counting)
