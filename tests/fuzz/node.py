@@ -152,6 +152,6 @@ def source_of(*nodes: Node, traces: TraceMode = "auto") -> EvmSource:
     urls = tuple(f"http://user:secretword@127.0.0.1:{number}/" for number in range(1, len(nodes) + 1))
     limits = RpcLimits(attempts_max=1)
     source = EvmSource(EvmOptions("net", CHAIN.chain_id, urls, traces=traces, limits=limits))
-    for opened, node in zip(source._open(), nodes, strict=True):
+    for opened, node in zip(source._pool.nodes, nodes, strict=True):
         opened.rpc.post = node.post  # type: ignore[method-assign]
     return source

@@ -2,18 +2,19 @@
 
 For: the follower of a simulated network, and all that asks nodes (balances, mempool).
 Holds true: the same duties as for real families. A node is used only after its chain was compared with the
-configuration and with the other nodes, again after every trouble; a block is handed out only if everything in it is
-what its hash commits to. Nodes are tried in the configured order; one that failed is put aside for some questions, but
-is asked before giving up. It knows of nodes only what they answer.
+configuration and with the other nodes, again after every trouble, and one that failed is put aside for some questions
+(`failover`); a block is handed out only if everything in it is what its hash commits to. It knows of nodes only what
+they answer.
 Must not: look at the chain past its nodes, wait, read a clock, or take a missing answer for an empty one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from tallystick.chains.failover import Expected, Node, NodePool, Patience, not_found
 from tallystick.chains.simulated.chain import (
     SimulatedBlock,
     Transaction,
@@ -33,37 +34,22 @@ from tallystick.core.chain import (
     MempoolSnapshot,
     ObservedTransfer,
 )
-from tallystick.core.errors import (
-    BlockNotFound,
-    ConfigurationError,
-    SourceError,
-    SourceIncomplete,
-    SourcesDisagree,
-    SourceUnavailable,
-    WrongChain,
-)
+from tallystick.core.errors import SourceIncomplete
 from tallystick.core.network import Network
 
 ResultT = TypeVar("ResultT")
 
 ASIDE_QUESTIONS: Final = 8
-"""For so many questions a node that failed is asked after the others. There is no clock here to count seconds with."""
+"""For so many questions a node that failed is asked after the others: there is no clock, a question is a second."""
 
-_ORIGINS_REMEMBERED_MAX: Final = 1024
-_NOT_ASKED: Final = "It has not been asked yet."
 _TRY_AGAIN: Final = "It is asked again."
 
 
-@dataclass(slots=True)
-class _Node:
-    """A node and its health as last seen, as the EVM source keeps it."""
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Node(Node):
+    """A node and its health as last seen."""
 
     node: SimulatedNode
-    verified: bool = False
-    wrong_chain: bool = False
-    aside_until: int = 0
-    height: int | None = None
-    problem: str | None = None
 
 
 class SimulatedSource:
@@ -73,51 +59,46 @@ class SimulatedSource:
     """
 
     def __init__(self, network: Network, nodes: Sequence[SimulatedNode]) -> None:
-        if not nodes:
-            raise ConfigurationError(
-                "A network needs at least one node.", object_id=network.name, remedy="Name one."
-            )
         self._network = network
-        self._nodes = tuple(_Node(node) for node in nodes)
-        self._genesis: str | None = None
-        self._origins: dict[str, _Node] = {}
         self._questions = 0
+        records = tuple(_Node(node.name, node=node) for node in nodes)
+        self._pool = NodePool[_Node](
+            Expected(network.name, network.chain),
+            [node.name for node in records],
+            lambda: records,
+            read_identity=self._read_identity,
+            hash_at=self._hash_at,
+            now=lambda: self._questions,
+            patience=Patience(aside_seconds=ASIDE_QUESTIONS, agreement_timeout_seconds=None),
+        )
 
     # -- the Source protocol
 
     async def identity(self) -> ChainIdentity:
         """Chain id and first block, in which all nodes that answer must agree. Raises WrongChain, SourceError."""
-        first_problem: SourceError | None = None
-        failed = 0
-        for node in self._nodes:
-            try:
-                self._verify(node)
-            except SourceError as error:
-                failed += 1
-                if isinstance(error, WrongChain) and not isinstance(first_problem, WrongChain):
-                    first_problem = error
-                first_problem = first_problem or error
-        if isinstance(first_problem, WrongChain) or (first_problem and failed == len(self._nodes)):
-            raise first_problem
-        assert self._genesis is not None  # noqa: S101  # one node at least was verified
-        return ChainIdentity(self._network.chain, self._genesis)
+        return await self._pool.identity()
 
     async def head(self) -> Head:
         """The best block of the first usable node, with its finality where it has any."""
-        return self._with_a_node(self._head_of)
+
+        async def ask(node: _Node) -> Head:
+            chain, head = node.node.head()
+            self._pool.expect_chain(node, chain)
+            header = self._pool.note_head(node, head.header)
+            return head if self._network.finality_tags else Head(header)
+
+        return await self._ask(ask)
 
     async def header_at(self, height: int) -> BlockHeader:
         """The best chain's header at `height`. Raises BlockNotFound above the node's head."""
 
-        def ask(node: _Node) -> BlockHeader:
+        async def ask(node: _Node) -> BlockHeader:
             header = node.node.header_at(height)
             if header is None:
-                raise _not_found(node, height)
-            _expect_height(node, header, height)
-            self._remember_origin(header.hash, node)
-            return header
+                raise not_found(node, height)
+            return self._pool.note_block(node, header, height)
 
-        return self._with_a_node(ask)
+        return await self._ask(ask)
 
     async def block_at(self, height: int) -> Block:
         """The best chain's complete block at `height`, checked against what its hash commits to.
@@ -125,156 +106,55 @@ class SimulatedSource:
         Raises BlockNotFound, SourceIncomplete or SourceUnavailable; all mean: ask again later.
         """
 
-        def ask(node: _Node) -> Block:
+        async def ask(node: _Node) -> Block:
             answer = node.node.block_at(height)
             if answer is None:
-                raise _not_found(node, height)
-            _expect_height(node, answer.block.header, height)
+                raise not_found(node, height)
             block = checked_block(answer)
-            self._remember_origin(block.header.hash, node)
+            self._pool.note_block(node, block.header, height)
             return block
 
-        return self._with_a_node(ask)
+        return await self._ask(ask)
 
     async def confirm_agreement(self, header: BlockHeader) -> None:
         """Ask the other nodes for their block at this height. Raises SourcesDisagree, or WrongChain.
 
         A node that is behind or silent does not disagree. With one node there is nobody to ask.
         """
-        origin = self._origins.get(header.hash) or self._in_order()[0]
-        for node in self._nodes:
-            if node is origin:
-                continue
-            answer = self._hash_at(node, header.height)
-            if answer is not None and answer != header.hash:
-                raise SourcesDisagree(
-                    f"Node {node.node.name} has block {answer} where another node has {header.hash}.",
-                    object_id=f"{self._network.name} block {header.height}",
-                    remedy="Crediting waits until they agree; if it lasts, find out which node is wrong.",
-                )
+        await self._pool.confirm_agreement(header)
 
     async def mempool(self, asked: Sequence[str] = ()) -> MempoolSnapshot:
         """What the node in use shows outside any block. Raises SourceError; no node is put aside for it."""
-        node = self._in_order()[0]
-        if not node.verified:
-            raise SourceUnavailable(
-                "No node is in use whose mempool could be shown.", object_id=node.node.name
-            )
-        return node.node.pool(asked[:MEMPOOL_ASKED_MAX])
+        return self._pool.in_use().node.pool(asked[:MEMPOOL_ASKED_MAX])
 
     async def accounts_at(self, block: BlockRef, addresses: Sequence[str]) -> list[AccountState]:
         """Balances (base units) and nonces right after `block`, in the order of `addresses`. Raises SourceError."""
         if len(addresses) > ACCOUNTS_ASKED_MAX:
             raise ValueError("More addresses than may be asked about at a time.")
-        return self._with_a_node(lambda node: node.node.accounts(block, addresses)) if addresses else []
+
+        async def ask(node: _Node) -> list[AccountState]:
+            return node.node.accounts(block, addresses)
+
+        return await self._ask(ask) if addresses else []
 
     def nodes(self) -> tuple[NodeState, ...]:
         """The nodes as last seen, in configured order."""
-        return tuple(
-            NodeState(
-                node.node.name,
-                node.verified,
-                node.height,
-                node.problem if node.verified else node.problem or _NOT_ASKED,
-            )
-            for node in self._nodes
-        )
+        return self._pool.states()
 
     async def close(self) -> None:
         """There is nothing to release."""
 
     # -- nodes
 
-    def _in_order(self) -> list[_Node]:
-        """Usable nodes in configured order, then those put aside; one on a wrong chain before all others: its refusal
-        must not be covered up by them."""
-        return sorted(
-            self._nodes, key=lambda node: (not node.wrong_chain, max(0, node.aside_until - self._questions))
-        )
-
-    def _with_a_node(self, ask: Callable[[_Node], ResultT]) -> ResultT:
-        """The first good answer. If none is good, the error of the node that was asked first."""
+    async def _ask(self, question: Callable[[_Node], Awaitable[ResultT]]) -> ResultT:
         self._questions += 1
-        first_problem: SourceError | None = None
-        for node in self._in_order():
-            try:
-                if not node.verified:
-                    self._verify(node)
-                result = ask(node)
-            except WrongChain:
-                raise
-            except BlockNotFound as error:  # it lags, which is no reason to leave it aside
-                first_problem = first_problem or error
-            except SourceError as error:
-                self._put_aside(node, error)
-                first_problem = first_problem or error
-            else:
-                node.problem = None
-                return result
-        raise first_problem or SourceUnavailable("There is no node to ask.", object_id=self._network.name)
+        return await self._pool.ask(question)
 
-    def _put_aside(self, node: _Node, error: SourceError) -> None:
-        """Prefer other nodes for a while; then check its chain anew."""
-        node.aside_until = self._questions + ASIDE_QUESTIONS
-        node.verified = False
-        node.problem = error.what
+    async def _read_identity(self, node: _Node) -> ChainIdentity:
+        return node.node.identity()
 
-    def _verify(self, node: _Node) -> None:
-        """Compare the node's chain with ours. Raises WrongChain or another SourceError."""
-        try:
-            found = node.node.identity()
-        except SourceError as error:
-            self._put_aside(node, error)
-            raise
-        self._expect_chain(node, found.chain)
-        if self._genesis is None:
-            self._genesis = found.genesis_hash
-        elif found.genesis_hash != self._genesis:
-            raise self._wrong_chain(
-                node, f"has the first block {found.genesis_hash}, but {self._genesis} is expected"
-            )
-        node.verified, node.wrong_chain, node.problem = True, False, None
-
-    def _expect_chain(self, node: _Node, found: str) -> None:
-        if found != self._network.chain:
-            raise self._wrong_chain(node, f"serves chain {found}, but {self._network.chain} is configured")
-
-    def _wrong_chain(self, node: _Node, what: str) -> WrongChain:
-        """Note it on the node, which is asked for its chain again before anything else is taken from it."""
-        problem = f"Node {node.node.name} {what}."
-        node.verified, node.wrong_chain, node.problem = False, True, problem
-        return WrongChain(
-            problem,
-            object_id=self._network.name,
-            remedy="Correct the nodes or the chain; nothing is credited until then.",
-        )
-
-    def _remember_origin(self, block_hash: str, node: _Node) -> None:
-        """Which node named a block, so that `confirm_agreement` asks the others. Bounded."""
-        self._origins[block_hash] = node
-        if len(self._origins) > _ORIGINS_REMEMBERED_MAX:
-            del self._origins[next(iter(self._origins))]
-
-    def _head_of(self, node: _Node) -> Head:
-        chain, head = node.node.head()
-        self._expect_chain(node, chain)
-        node.height = head.header.height
-        self._remember_origin(head.header.hash, node)
-        if not self._network.finality_tags:
-            return Head(head.header)
-        return head
-
-    def _hash_at(self, node: _Node, height: int) -> str | None:
-        """The node's block at `height`, or None if it is silent or behind. Raises WrongChain."""
-        try:
-            if not node.verified:
-                self._verify(node)
-            header = node.node.header_at(height)
-        except WrongChain:
-            raise
-        except SourceError as error:
-            self._put_aside(node, error)
-            return None
+    async def _hash_at(self, node: _Node, height: int) -> str | None:
+        header = node.node.header_at(height)
         return None if header is None else header.hash
 
 
@@ -318,21 +198,6 @@ def _transfers(transactions: Sequence[Transaction]) -> list[ObservedTransfer]:
                 )
         first_log += last_log + 1
     return transfers
-
-
-def _expect_height(node: _Node, header: BlockHeader, height: int) -> None:
-    if header.height != height:
-        raise SourceIncomplete(
-            f"The node sent block {header.height} when asked for {height}.", object_id=node.node.name
-        )
-
-
-def _not_found(node: _Node, height: int) -> BlockNotFound:
-    return BlockNotFound(
-        f"The node has no block {height}.",
-        object_id=node.node.name,
-        remedy="It is behind, or the chain is shorter.",
-    )
 
 
 def _unfit(block: SimulatedBlock, what: str) -> SourceIncomplete:
