@@ -42,6 +42,7 @@ LOCKS: Mapping[str, Sequence[str]] = {
     "demo": ("--no-dev", "--extra", "demo", "--group", "build"),
     "dev": ("--group", "dev", "--all-extras"),
 }
+OWN_LITECOIND = STAMPS / "litecoind"
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 
 
@@ -361,8 +362,6 @@ def unpack_chromium() -> bool:
     root = apt_fetch("chromium", "fonts-dejavu-core")
     if root is None:
         return False
-    libraries = [path for name in ("usr/lib", "lib") for path in root.glob(f"{name}/*-linux-gnu")]
-    libraries += [path / "pulseaudio" for path in libraries]
     fonts = root / "fonts.conf"
     folders = "".join(f"<dir>{path}</dir>" for path in (root / "usr/share/fonts", "/usr/share/fonts"))
     fonts.write_text(
@@ -370,18 +369,22 @@ def unpack_chromium() -> bool:
         f"<fontconfig>{folders}<cachedir>{STAMPS / 'font-cache'}</cachedir></fontconfig>\n"
     )
     program = root / "usr" / "lib" / "chromium" / "chromium"
-    OWN_CHROMIUM.write_text(
-        "#!/bin/sh\n"
-        f"export LD_LIBRARY_PATH={shlex.quote(os.pathsep.join(map(str, libraries)))}\n"
-        f"export FONTCONFIG_FILE={shlex.quote(str(fonts))}\n"
-        f'exec {shlex.quote(str(program))} "$@"\n'
-    )
-    OWN_CHROMIUM.chmod(0o755)
+    write_starter(OWN_CHROMIUM, root, program, {"FONTCONFIG_FILE": str(fonts)})
     return succeeds([OWN_CHROMIUM, "--version"])
 
 
-def install_chromium() -> None:
-    """Makes sure that the browser tests have a Chromium, and notes for the Makefile where it is."""
+def write_starter(script: Path, root: Path, program: Path, settings: Mapping[str, str]) -> None:
+    """A script that starts a program of unpacked Debian packages with the libraries that were unpacked with it."""
+    libraries = [path for name in ("usr/lib", "lib") for path in root.glob(f"{name}/*-linux-gnu")]
+    libraries += [path / "pulseaudio" for path in libraries]
+    exported = {"LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)), **settings}
+    lines = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in exported.items())
+    script.write_text(f'#!/bin/sh\n{lines}exec {shlex.quote(str(program))} "$@"\n')
+    script.chmod(0o755)
+
+
+def install_chromium() -> dict[str, str]:
+    """Makes sure that the browser tests have a Chromium; answers what the tests have to be told of it."""
     if find_chromium() is None:
         apt_install("chromium", "fonts-dejavu-core")
     if find_chromium() is None and not unpack_chromium():
@@ -394,7 +397,43 @@ def install_chromium() -> None:
     if driver and node and not succeeds([driver / "driver" / "node", "--version"]):
         # The Node inside playwright wants a library (libatomic1) that a small Debian lacks; the other one does not.
         environment["PLAYWRIGHT_NODEJS_PATH"] = str(node / "bin" / "node")
+    return environment
+
+
+# --- a chain of Bitcoin's family for the tests ---
+
+
+def find_litecoind() -> str | None:
+    """A Litecoin Core that is there: $TALLYSTICK_LITECOIND, one on the PATH, or the one that we unpacked."""
+    named = os.environ.get("TALLYSTICK_LITECOIND") or shutil.which("litecoind")
+    return named or (str(OWN_LITECOIND) if OWN_LITECOIND.exists() else None)
+
+
+def unpack_litecoind() -> bool:
+    """Without root: Debian's Litecoin Core in a folder of ours, and a script that starts it with its libraries."""
+    root = apt_fetch("litecoind")
+    if root is None:
+        return False
+    write_starter(OWN_LITECOIND, root, root / "usr" / "bin" / "litecoind", {})
+    return succeeds([OWN_LITECOIND, "--version"])
+
+
+def install_litecoind() -> dict[str, str]:
+    """Makes sure that the tests have a Litecoin Core; answers what they have to be told of it."""
+    if find_litecoind() is None:
+        apt_install("litecoind")
+    if find_litecoind() is None and not unpack_litecoind():
+        raise CannotInstallError(
+            "The tests of Bitcoin's family need Litecoin Core, and Debian packages cannot be installed without a "
+            "password here. Run as root: apt-get install litecoind. Or set TALLYSTICK_LITECOIND to a litecoind binary."
+        )
+    return {"TALLYSTICK_LITECOIND": str(find_litecoind())}
+
+
+def write_environment(environment: Mapping[str, str]) -> None:
+    """Notes for the Makefile where the programs of the tests are."""
     lines = [f"export {name}={shlex.quote(value)}\n" for name, value in environment.items()]
+    STAMPS.mkdir(exist_ok=True)
     (STAMPS / "environment").write_text("".join(lines))
 
 
@@ -451,7 +490,7 @@ def main(arguments: Sequence[str]) -> int:
             if command in {"demo", "dev"}:
                 install_npm_packages(command)
             if command == "dev":
-                install_chromium()
+                write_environment(install_chromium() | install_litecoind())
     except CannotInstallError as error:
         say(f"Cannot go on: {error}")
         return 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -151,3 +152,40 @@ def test_without_any_way_to_a_browser_the_message_says_what_to_install(
     monkeypatch.setattr(bootstrap, "apt_fetch", lambda *packages: None)
     with pytest.raises(bootstrap.CannotInstallError, match="TALLYSTICK_CHROMIUM"):
         bootstrap.install_chromium()
+
+
+def test_without_any_way_to_a_litecoind_the_message_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bootstrap, "find_litecoind", lambda: None)
+    monkeypatch.setattr(bootstrap, "apt_install", lambda *packages: False)
+    monkeypatch.setattr(bootstrap, "apt_fetch", lambda *packages: None)
+    with pytest.raises(bootstrap.CannotInstallError, match="TALLYSTICK_LITECOIND"):
+        bootstrap.install_litecoind()
+
+
+def test_a_program_unpacked_without_root_starts_with_its_own_libraries(
+    tmp_path: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "debian"
+    (root / "usr" / "bin").mkdir(parents=True)
+    (root / "usr" / "lib" / "x86_64-linux-gnu").mkdir(parents=True)
+    program = root / "usr" / "bin" / "litecoind"
+    program.write_text('#!/bin/sh\necho "$LD_LIBRARY_PATH $1"\n')
+    program.chmod(0o755)
+    (tmp_path / "stamps").mkdir()
+    monkeypatch.setattr(bootstrap, "OWN_LITECOIND", tmp_path / "stamps" / "litecoind")
+    monkeypatch.setattr(bootstrap, "apt_install", lambda *packages: False)
+    monkeypatch.setattr(bootstrap, "apt_fetch", lambda *packages: root)
+    monkeypatch.setattr(bootstrap.shutil, "which", lambda name: None)
+    monkeypatch.delenv("TALLYSTICK_LITECOIND", raising=False)
+    found = bootstrap.install_litecoind()
+    assert found == {"TALLYSTICK_LITECOIND": str(tmp_path / "stamps" / "litecoind")}
+    bootstrap.write_environment(found)
+    noted = (tmp_path / "stamps" / "environment").read_text()
+    assert noted == f"export TALLYSTICK_LITECOIND={tmp_path}/stamps/litecoind\n"
+    done = subprocess.run([found["TALLYSTICK_LITECOIND"], "-x"], check=True, capture_output=True, text=True)
+    libraries, argument = done.stdout.split()
+    assert str(root / "usr" / "lib" / "x86_64-linux-gnu") in libraries.split(":")
+    assert argument == "-x"
+    assert commands == []
