@@ -22,6 +22,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from tallystick.config_networks import URL_LENGTH_MAX, NetworkConfig, is_web_url, read_networks
+from tallystick.config_presets import lay_presets
 from tallystick.config_rates import RatesConfig, read_rates
 from tallystick.config_reader import Table, overlay, read_file
 from tallystick.core.errors import ConfigurationError
@@ -110,7 +111,9 @@ def from_document(
 ) -> Config:
     """The configuration in a parsed document, with the environment laid over it. Raises ConfigurationError."""
     overlay(document, {k: v for k, v in environment.items() if k != "TALLYSTICK_CONFIG"}, _TOP_LEVEL_KEYS)
-    top = Table(document, path="", origin=str(file) if file is not None else "the environment")
+    origin = str(file) if file is not None else "the environment"
+    lay_presets(document, origin)
+    top = Table(document, path="", origin=origin)
     host, port = _listen(top)
     config = Config(
         database_url=_database_url(top),

@@ -15,7 +15,7 @@ from tallystick.core.invoice import PaymentStatus, Status
 from tallystick.core.ledger import EntryKind
 from tallystick.core.refund import RefundRule
 from tallystick.core.transitions import Reason, diagram
-from tools import endings_doc, exceptions_doc, ledger_doc, plants, refunds_doc
+from tools import endings_doc, exceptions_doc, ledger_doc, networks_doc, plants, refunds_doc
 from tools.states_doc import PAYMENTS, REASONS, TARGET, render
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,6 +71,12 @@ def test_the_exceptions_are_those_of_the_guides() -> None:
     assert text_of(exceptions_doc.TARGET) == exceptions_doc.render()
     assert set(exceptions_doc.RESOLUTIONS) == set(Resolution)
     assert set(exceptions_doc.OPENED) == set(CaseKind) - DERIVED
+
+
+def test_the_networks_are_those_of_the_presets() -> None:
+    """After a change of `presets.toml`: `python -m tools.networks_doc`. Planted bug seen to fail: a depth changed."""
+    page = text_of(networks_doc.TARGET)
+    assert networks_doc.written(page) == page
 
 
 def test_the_books_are_those_of_the_tables() -> None:
