@@ -23,7 +23,7 @@ def read(networks: dict[str, Any], environment: dict[str, str] | None = None) ->
 
 @pytest.mark.parametrize("name", presets())
 def test_an_address_is_enough(name: str) -> None:
-    """Also checks every contract's checksum, and that payments are watched at least as deep as they are required to be."""
+    """Also checks every contract's checksum, and that payments are watched deeper than they are required to be."""
     found = read({name: {"rpc": RPC}}).networks[name]
     preset = presets()[name]
     assert found.network.native.symbol == preset["native"]["symbol"]

@@ -1,7 +1,7 @@
 """Well-known networks: what `presets.toml` says about a network, laid under what the operator wrote.
 
-For: `config`, before it reads the networks, and docs/networks.md. Holds true: what the operator wrote always wins, key by
-key; a network takes a preset only if it names one, or has the name of one and no `kind` of its own.
+For: `config`, before it reads the networks, and docs/networks.md. Holds true: what the operator wrote always wins, key
+by key; a network takes a preset only if it names one, or has the name of one and no `kind` of its own.
 Must not: check values (`config_networks` does, whoever wrote them), or hold anything that is not in the file.
 """
 
@@ -28,7 +28,7 @@ def presets() -> dict[str, dict[str, Any]]:
 
 
 def lay_presets(document: dict[str, Any], origin: str) -> None:
-    """Complete each network that follows a preset, in place. Raises ConfigurationError for a preset that is not there."""
+    """Complete each network that follows a preset, in place. Raises ConfigurationError for one that is not there."""
     networks = document.get("networks")
     if not isinstance(networks, dict):
         return
@@ -62,7 +62,7 @@ def _completed(name: str, table: dict[str, Any], origin: str) -> dict[str, Any]:
 
 
 def _tokens(name: str, known: dict[str, Any], table: dict[str, Any], origin: str) -> dict[str, Any]:
-    """The preset's tokens that are wanted, each completed by what the operator says about it, and the operator's own."""
+    """The preset's tokens that are wanted, each completed by what the operator says of it, and the operator's own."""
     wanted = table.get("preset_tokens", list(known))
     if isinstance(wanted, str):  # in the environment: parts divided by commas
         wanted = [part.strip() for part in wanted.split(",") if part.strip()]
