@@ -517,7 +517,7 @@ async def test_a_transaction_that_pays_another_refund_on_another_branch(
             replace(sent, amount=WEI - 1, ordinal=1)
         )  # to the first one's address, but not its amount
     header = replace(lost.header, hash="0x" + "b1" * 32)
-    branch = Block(header, tuple(moved), {sent.spend_key: sent.tx_hash})
+    branch = Block(header, tuple(moved), dict.fromkeys(sent.spend_keys, sent.tx_hash))
     step = Step(expected=lost.header.ref, blocks=(branch,), ancestor=ancestor)
     await apply_step(api.ctx, api.ctx.networks["ethereum"], step)
     statuses = [(await client.get(f"/v1/refunds/{one['id']}")).json()["status"] for one in (first, second)]

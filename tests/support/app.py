@@ -154,7 +154,7 @@ async def mine_by_hand(ctx: Context, network: str, *transfers: ObservedTransfer)
         height=height,
         time=datetime.now(UTC).replace(microsecond=0),
     )
-    spends = {transfer.spend_key: transfer.tx_hash for transfer in transfers}
+    spends = {key: transfer.tx_hash for transfer in transfers for key in transfer.spend_keys}
     block = Block(header, transfers, spends)
     await apply_step(ctx, ctx.networks[network], Step(expected=last, blocks=(block,)))
     async with ctx.database.transaction() as connection:
@@ -173,7 +173,7 @@ def transfer_to(address: str, amount: int, *, nonce: int = 0) -> ObservedTransfe
         to=address.lower(),
         contract=None,
         amount=amount,
-        spend_key=f"sender:{nonce}",
+        spend_keys=(f"sender:{nonce}",),
     )
 
 

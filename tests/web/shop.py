@@ -147,7 +147,7 @@ class Shop:
         channel = Channel.VALUE if contract is None else Channel.LOG
         transfer = self._transfer(option.address.lower(), contract, amount, channel)
         head = self.chains[option.network][-1]
-        snapshot = MempoolSnapshot(head, (transfer,), {transfer.spend_key: transfer.tx_hash})
+        snapshot = MempoolSnapshot(head, (transfer,), dict.fromkeys(transfer.spend_keys, transfer.tx_hash))
         result = await apply_sightings(self.ctx, NETWORKS[option.network], snapshot)
         assert result.seen == 1
 
@@ -168,7 +168,7 @@ class Shop:
         if to is not None:
             channel = channel or (Channel.VALUE if contract is None else Channel.LOG)
             transfers = (self._transfer(to, contract, amount, channel),)
-        spends = {transfer.spend_key: transfer.tx_hash for transfer in transfers}
+        spends = {key: transfer.tx_hash for transfer in transfers for key in transfer.spend_keys}
         await apply_step(self.ctx, NETWORKS[network], Step(tip, (Block(header, transfers, spends),)))
         chain.append(header.ref)
 
@@ -196,7 +196,7 @@ class Shop:
         tx_hash = hash_of(f"transaction {self.count}")
         sender = f"0x{'5e' * 20}"
         return ObservedTransfer(
-            tx_hash, channel, 0, sender, to, contract, amount, f"{sender}:{self.count}", None
+            tx_hash, channel, 0, sender, to, contract, amount, (f"{sender}:{self.count}",), None
         )
 
     async def mine(self, network: str, blocks: int) -> None:

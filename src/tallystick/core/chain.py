@@ -12,9 +12,12 @@ integers of base units, hashes are the family's usual text form (0x-prefixed low
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
 
 
 class Channel(StrEnum):
@@ -26,6 +29,23 @@ class Channel(StrEnum):
     BALANCE = "balance"  # native coin found on an address at a block, and explained by no transfer
     OUTPUT = "output"  # a transaction output; ordinal is the output index
     INVOICE = "invoice"  # a payment request settled off chain (Lightning); ordinal 0
+
+
+class Trait(StrEnum):
+    """What is true of a transfer besides its value, and says how far it can be relied on."""
+
+    REPLACEABLE = "replaceable"  # its sender may still replace it: it says so (BIP125), or the node replaces anything
+    UNCONFIRMED_PARENT = "unconfirmed_parent"  # it spends what no block holds yet: it falls with its parent
+    COINBASE = "coinbase"  # newly made coin: cannot be spent for 100 blocks, and is gone with its block
+    PEGOUT = "pegout"  # came out of Litecoin's extension block: cannot be spent for 6 blocks
+    DUST = "dust"  # less than it costs to spend: below the network's dust relay limit
+
+
+RISKS: Final = frozenset({Trait.REPLACEABLE, Trait.UNCONFIRMED_PARENT})
+"""Traits that matter while no block holds the transfer. A rule that lets sightings count may accept them by name."""
+
+MATURITY: Final[Mapping[Trait, int]] = MappingProxyType({Trait.COINBASE: 100, Trait.PEGOUT: 6})
+"""Blocks that must hold or follow a transfer before it can be spent, by the rules of the chain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +85,9 @@ class BlockHeader:
 class ObservedTransfer:
     """Value that a successful transaction of a block moved to `to`.
 
-    `contract` is None for the native coin. `spend_key` names what a conflicting transaction would have to use
-    as well (EVM: sender and nonce); two transactions with one spend key can never both be in the best chain.
+    `contract` is None for the native coin. `sender` is "" where the family names none (Bitcoin's: an output has no
+    sender). `spend_keys` name what its transaction uses up (EVM: sender and nonce; Bitcoin's family: every output that
+    it spends, as "<txid>:<vout>"); two transactions that share one of them can never both be in the best chain.
     `log_index` is the position in the whole block: evidence only, it changes when the block changes.
     """
 
@@ -77,8 +98,9 @@ class ObservedTransfer:
     to: str
     contract: str | None
     amount: int
-    spend_key: str
+    spend_keys: tuple[str, ...]
     log_index: int | None = None
+    traits: frozenset[Trait] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +158,14 @@ class Finality(StrEnum):
 class Requirement:
     """When a transfer counts as confirmed. `confirmations` matters for `Finality.DEPTH` only (>= 1).
 
-    `zero_conf` lets a sighting outside any block count as confirmed; only a merchant's rule sets it.
+    `zero_conf` lets a sighting outside any block count as confirmed; only a merchant's rule sets it. A sighting with
+    one of `RISKS` counts only if that is among `accepted_risks`.
     """
 
     finality: Finality
     confirmations: int = 1
     zero_conf: bool = False
+    accepted_risks: frozenset[Trait] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

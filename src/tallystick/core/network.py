@@ -20,7 +20,10 @@ class Network:
     `family` names the kind of addresses ("evm"), `chain` the chain in the family's terms (EVM: the decimal chain id).
     `pegs` maps an asset key to the currency it is priced at par with, where the configuration says so.
     `safety_depth` is in blocks: a deeper reorganisation halts crediting. `finality_tags` is whether the network says
-    which of its blocks are safe and finalized.
+    which of its blocks are safe and finalized. `loose_times`: a miner may date a block ahead (Bitcoin's family: by up
+    to two hours), so that its time is believed only up to our own clock. `zero_conf_limit` is in base units of the
+    native coin: above it no payment counts at sight, unless the rule that lets it names an amount of its own; None: no
+    limit.
     """
 
     name: str
@@ -32,6 +35,8 @@ class Network:
     safety_depth: int = 64
     pegs: dict[str, str] = field(default_factory=dict)
     finality_tags: bool = True
+    loose_times: bool = False
+    zero_conf_limit: int | None = None
 
     @property
     def assets(self) -> tuple[Asset, ...]:

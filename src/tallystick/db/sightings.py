@@ -92,7 +92,7 @@ async def insert_sighted(
         symbols=[row["asset_symbol"] for row in rows],
         decimals=[row["asset_decimals"] for row in rows],
         amounts=[transfer.amount for transfer in transfers],
-        spend_keys=[transfer.spend_key for transfer in transfers],
+        spend_keys=[transfer.spend_keys[0] for transfer in transfers],
         merchant_ids=[row["merchant_id"] for row in rows],
         invoice_ids=[row["invoice_id"] for row in rows],
         option_ids=[row["option_id"] for row in rows],

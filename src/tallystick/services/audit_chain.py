@@ -200,7 +200,7 @@ def _transfers(
         elif identity not in there:
             detail = f"stored as {_told(identity)} in block {known.hash}, which the node does not show"
             yield Problem("transfer-invented", row["id"], detail)
-        elif (there[identity].sender, there[identity].spend_key) != (row["sender"], row["spend_key"]):
+        elif (there[identity].sender, there[identity].spend_keys[0]) != (row["sender"], row["spend_key"]):
             detail = f"stored as sent by {row['sender']}, the node says {there[identity].sender}"
             yield Problem("transfer-invented", row["id"], detail)
         else:

@@ -219,7 +219,7 @@ async def _record_transfers(
         symbols=[asset.symbol if asset is not None else None for asset in assets],
         decimals=[asset.decimals if asset is not None else None for asset in assets],
         amounts=[transfer.amount for transfer in ours],
-        spend_keys=[transfer.spend_key for transfer in ours],
+        spend_keys=[transfer.spend_keys[0] for transfer in ours],
         internals=await _internals(connection, network, ours, owners),
         evidence_at=block.header.time,
         at=ctx.now(),

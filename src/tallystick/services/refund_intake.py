@@ -115,7 +115,7 @@ async def _insert(
         recipients=[transfer.to for transfer in transfers],
         contracts=[transfer.contract for transfer in transfers],
         amounts=[transfer.amount for transfer in transfers],
-        spend_keys=[transfer.spend_key for transfer in transfers],
+        spend_keys=[transfer.spend_keys[0] for transfer in transfers],
     )
     return ids
 

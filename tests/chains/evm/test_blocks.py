@@ -66,8 +66,8 @@ def test_every_payment_comes_out(count: int) -> None:
     ]
     assert len(block.spends) == count
     for transfer, payment in zip(block.transfers, payments, strict=True):
-        assert transfer.spend_key == f"{payment.sender}:{payment.nonce}"
-        assert block.spends[transfer.spend_key] == transfer.tx_hash
+        assert transfer.spend_keys == (f"{payment.sender}:{payment.nonce}",)
+        assert block.spends[transfer.spend_keys[0]] == transfer.tx_hash
         assert transfer.channel is (Channel.VALUE if payment.contract is None else Channel.LOG)
         assert (transfer.log_index is None) == (payment.contract is None)
     logs = [entry.log_index for entry in block.transfers if entry.log_index is not None]

@@ -79,7 +79,7 @@ def test_a_coin_and_a_token() -> None:
         TOKEN,
         9,
     )
-    assert (token.sender, token.spend_key, token.log_index) == (SENDER, f"{SENDER}:2", None)
+    assert (token.sender, token.spend_keys, token.log_index) == (SENDER, (f"{SENDER}:2",), None)
 
 
 def test_texts_are_brought_into_one_form() -> None:

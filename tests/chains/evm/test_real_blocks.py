@@ -43,7 +43,7 @@ async def test_native_payment(chain: Chain, source: EvmSource) -> None:
         to=SHOP,
         contract=None,
         amount=10**18,
-        spend_key=f"{PAYER}:{signed.nonce}",
+        spend_keys=(f"{PAYER}:{signed.nonce}",),
         log_index=None,
     )
 
@@ -60,7 +60,7 @@ async def test_token_payment(chain: Chain, source: EvmSource) -> None:
         to=SHOP,
         contract=token,
         amount=49_900_000,
-        spend_key=f"{PAYER}:{signed.nonce}",
+        spend_keys=(f"{PAYER}:{signed.nonce}",),
         log_index=0,
     )
 
@@ -70,7 +70,7 @@ async def test_minting_comes_from_the_zero_address(chain: Chain, source: EvmSour
     signed = await chain.send_call(token, "DemoToken", "mint", SHOP, 5)
     (transfer,) = await newest(chain, source)
     assert (transfer.sender, transfer.to, transfer.amount) == (ZERO_ADDRESS, SHOP, 5)
-    assert transfer.spend_key == f"{PAYER}:{signed.nonce}"
+    assert transfer.spend_keys == (f"{PAYER}:{signed.nonce}",)
 
 
 async def test_largest_amount_is_exact(chain: Chain, source: EvmSource) -> None:
@@ -99,7 +99,7 @@ async def test_many_token_payments_in_one_transaction(chain: Chain, source: EvmS
     # The ordinal counts the transaction's own logs, the log index those of the block.
     assert [entry.log_index for entry in batched] == [1, 2, 3]
     assert {entry.tx_hash for entry in batched} == {signed.tx_hash}
-    assert {entry.spend_key for entry in batched} == {f"{PAYER}:{signed.nonce}"}
+    assert {entry.spend_keys for entry in batched} == {(f"{PAYER}:{signed.nonce}",)}
 
 
 async def test_native_value_of_inner_calls_is_not_credited_from_receipts(chain: Chain) -> None:

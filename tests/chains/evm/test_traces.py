@@ -68,7 +68,7 @@ async def test_a_payment_to_several_in_one_transaction(chain: Chain, source: Evm
     found = await traced(chain, source)
     assert found == [
         ObservedTransfer(
-            signed.tx_hash, Channel.TRACE, ordinal, batch, to, None, amount, f"{PAYER}:{signed.nonce}"
+            signed.tx_hash, Channel.TRACE, ordinal, batch, to, None, amount, (f"{PAYER}:{signed.nonce}",)
         )
         for ordinal, (to, amount) in enumerate([(SHOP, 3), (OTHER, 4), (SHOP, 5)])
     ]

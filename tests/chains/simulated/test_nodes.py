@@ -350,7 +350,7 @@ async def test_moves_are_told_with_channel_ordinal_and_place_in_the_block(world:
     assert amounts(transfers) == [("log", 0, 1), ("log", 1, 2), ("log", 0, 3)]
     assert [one.log_index for one in transfers] == [0, 2, 3]
     inner = (await world.transfers(13))[-1]
-    assert (inner.channel, inner.sender, inner.spend_key) == (Channel.TRACE, WALLET, f"{PAYER}:2")
+    assert (inner.channel, inner.sender, inner.spend_keys) == (Channel.TRACE, WALLET, (f"{PAYER}:2",))
 
 
 @pytest.mark.parametrize(

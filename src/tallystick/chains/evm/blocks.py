@@ -283,13 +283,16 @@ def _extract(
         else:
             spend_key = f"tx:{tx_hash}"
         spends[spend_key] = tx_hash
+        spend_keys = (spend_key,)
         logs = receipt.logs
         if receipt.status == "0x1":
             if transaction.value != "0x0" and transaction.to is not None:
                 value = int(transaction.value, 16)
                 if value > 0:
                     add(
-                        ObservedTransfer(tx_hash, in_value, 0, sender, transaction.to, None, value, spend_key)
+                        ObservedTransfer(
+                            tx_hash, in_value, 0, sender, transaction.to, None, value, spend_keys
+                        )
                     )
             for ordinal, log in enumerate(logs):
                 topics = log.topics
@@ -306,7 +309,7 @@ def _extract(
                 contract, log_index = log.address.lower(), first_log + ordinal
                 add(
                     ObservedTransfer(
-                        tx_hash, in_log, ordinal, source, to, contract, amount, spend_key, log_index
+                        tx_hash, in_log, ordinal, source, to, contract, amount, spend_keys, log_index
                     )
                 )
         first_log += len(logs)

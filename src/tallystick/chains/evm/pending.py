@@ -170,7 +170,7 @@ def _predicted(transaction: PendingTransaction, spend_key: str) -> Iterator[Obse
         raise SourceIncomplete("A pending transaction has no usable receiver.")
     value = quantity(transaction.value)
     if value > 0:
-        yield ObservedTransfer(tx_hash, Channel.VALUE, 0, sender, to, None, value, spend_key)
+        yield ObservedTransfer(tx_hash, Channel.VALUE, 0, sender, to, None, value, (spend_key,))
     # Bytes after the arguments are ignored by contracts; some wallets add a note of their own there.
     call = transaction.input[: len(TRANSFER_SELECTOR) + 128].lower()
     if not call.startswith(TRANSFER_SELECTOR):
@@ -178,4 +178,4 @@ def _predicted(transaction: PendingTransaction, spend_key: str) -> Iterator[Obse
     arguments = _ARGUMENTS.fullmatch(call[len(TRANSFER_SELECTOR) :])
     if arguments is not None and (amount := int(arguments[2], 16)) > 0:
         receiver = "0x" + arguments[1]
-        yield ObservedTransfer(tx_hash, Channel.LOG, 0, sender, receiver, to, amount, spend_key)
+        yield ObservedTransfer(tx_hash, Channel.LOG, 0, sender, receiver, to, amount, (spend_key,))

@@ -233,7 +233,7 @@ def _move(kind: str, sender: str | None, to: str | None, value: str | None) -> I
 def _with_moves(block: Block, answer: BlockAnswer, moves: Sequence[Sequence[Move]]) -> Block:
     if not any(moves):
         return block
-    spend_keys = {tx_hash: spend_key for spend_key, tx_hash in block.spends.items()}
+    spend_keys = {tx_hash: (spend_key,) for spend_key, tx_hash in block.spends.items()}
     found: list[ObservedTransfer] = []
     for transaction, moved in zip(answer.transactions, moves, strict=True):
         tx_hash = transaction.hash.lower()

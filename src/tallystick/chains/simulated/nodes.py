@@ -237,7 +237,7 @@ class SimulatedNode:
                 move.to,
                 move.contract,
                 move.amount,
-                one.spend_key,
+                (one.spend_key,),
             )
             for one in waiting.values()
             for move in one.announced

@@ -192,7 +192,7 @@ def _transfers(transactions: Sequence[Transaction]) -> list[ObservedTransfer]:
                         move.to,
                         move.contract,
                         move.amount,
-                        one.spend_key,
+                        (one.spend_key,),
                         log_index,
                     )
                 )
