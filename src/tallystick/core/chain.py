@@ -34,7 +34,7 @@ class Channel(StrEnum):
 class Trait(StrEnum):
     """What is true of a transfer besides its value, and says how far it can be relied on."""
 
-    REPLACEABLE = "replaceable"  # its sender may still replace it: it says so (BIP125), or the node replaces anything
+    REPLACEABLE = "replaceable"  # its sender may replace it still: it says so (BIP125), or nodes replace anything
     UNCONFIRMED_PARENT = "unconfirmed_parent"  # it spends what no block holds yet: it falls with its parent
     COINBASE = "coinbase"  # newly made coin: cannot be spent for 100 blocks, and is gone with its block
     PEGOUT = "pegout"  # came out of Litecoin's extension block: cannot be spent for 6 blocks
