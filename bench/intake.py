@@ -19,7 +19,8 @@ from bench.stage import NETWORK, BlockPlan, Shop, StubNode, durable_database, op
 from tallystick.chains.evm.source import EvmOptions, EvmSource
 from tallystick.services.context import Actor, ActorType
 from tallystick.services.invoices import NewInvoice, create_invoice
-from tallystick.workers.follow import PREFETCH_BLOCKS, Follower, FollowerOptions
+from tallystick.workers.batches import PREFETCH_BLOCKS
+from tallystick.workers.follow import Follower, FollowerOptions
 
 ACTOR: Final = Actor(ActorType.MERCHANT, "bench")
 PRICE: Final = "25.00"

@@ -41,7 +41,7 @@ class NetworkConfig:
     """One network: what it is (`network`), and how its nodes are asked.
 
     `rpc` may hold credentials and is never shown. `start_height` counts on the very first start only.
-    `batch_blocks` is how many blocks are fetched ahead while catching up. `stale_after_seconds`: a head that does not
+    `batch_blocks` are read before any of them is applied. `stale_after_seconds`: a head that does not
     move for so long makes the network degraded. `mempool`: whether payments are shown before a block holds them.
     """
 
@@ -50,7 +50,7 @@ class NetworkConfig:
     rpc: tuple[str, ...] = field(repr=False)
     poll_interval_ms: int = 1000
     start_height: Literal["head"] | int = "head"
-    batch_blocks: int = 50
+    batch_blocks: int = 16
     stale_after_seconds: int = 300
     request_timeout_seconds: int = 30
     genesis_hash: str | None = None
@@ -113,7 +113,7 @@ def _network(table: Table, name: str) -> NetworkConfig:
         rpc=_rpc(table),
         poll_interval_ms=table.integer("poll_interval_ms", 1000, at_least=50, at_most=600_000),
         start_height=_start_height(table),
-        batch_blocks=table.integer("batch_blocks", 50, at_least=1, at_most=1000),
+        batch_blocks=table.integer("batch_blocks", 16, at_least=1, at_most=100),
         stale_after_seconds=table.integer("stale_after_seconds", 300, at_least=5, at_most=86_400),
         request_timeout_seconds=table.integer("request_timeout_seconds", 30, at_least=1, at_most=300),
         genesis_hash=_genesis_hash(table),

@@ -526,7 +526,9 @@ def the_cursor_goes_ahead(ground: Ground) -> None:
 @plant(11, "chain-parent")
 def a_parent_is_not_compared(ground: Ground) -> None:
     """The next block is the one at the next height, whatever it stands on."""
-    ground.put("tallystick.workers.follow.connect", lambda real: lambda cursor, header: Connected(header.ref))
+    ground.put(
+        "tallystick.workers.batches.connect", lambda real: lambda cursor, header: Connected(header.ref)
+    )
 
 
 # -- refunds

@@ -1,9 +1,10 @@
 """The follower of one network: reads its blocks in order and hands them to intake.
 
-Holds true: blocks are applied in order, each on its parent, none is ever skipped; only another hash at a known
-height is a reorganisation; a node that is behind, silent or contradicted by another holds this network and nothing
-else. One follower is active per network, by a lock in the database; standbys wait. Even two that both think they are
-active cannot do harm: the cursor moves only from the block it was expected at.
+Holds true: blocks are applied in order, each on its parent, none is ever skipped, and none before its chain is known
+to lead to a block that no node contradicts (`batches`); only another hash at a known height is a reorganisation; a node
+that is behind, silent or contradicted by another holds this network and nothing else. One follower is active per
+network, by a lock in the database; standbys wait. Even two that both think they are active cannot do harm: the cursor
+moves only from the block it was expected at.
 Must not: decide anything about payments, or treat a failed answer as an empty one.
 """
 
@@ -11,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -22,11 +23,10 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from tenacity.wait import wait_exponential_jitter
 
 from tallystick.chains.source import Source
-from tallystick.core.chain import Block, BlockHeader, BlockRef, Connected, Head, common_ancestor, connect
+from tallystick.core.chain import Block, BlockHeader, BlockRef, Head, common_ancestor
 from tallystick.core.errors import (
     ReorgTooDeep,
     SourceError,
-    SourceIncomplete,
     SourceUnavailable,
     StaleWrite,
     TallystickError,
@@ -40,12 +40,12 @@ from tallystick.services import networks as network_service
 from tallystick.services import sightings
 from tallystick.services.context import Context
 from tallystick.services.intake import Step, apply_step
+from tallystick.workers.batches import PREFETCH_BLOCKS, BatchSize, changed_while_read, read_batch
 from tallystick.workers.waiting import wait_or_stop
 
 log = structlog.get_logger(__name__)
 
 STANDBY_SECONDS: Final = 2.0
-PREFETCH_BLOCKS: Final = 8
 REORG_BLOCKS_MAX: Final = 512
 PRUNE_EVERY_BLOCKS: Final = 256
 KEEP_DEPTHS: Final = 10
@@ -58,11 +58,12 @@ _LOCK_SPACE: Final = 0x7A11  # first half of the advisory lock's key; the second
 class FollowerOptions:
     """How a network is followed. `start_height` None begins at the node's head on the very first start.
 
-    `mempool`: look at what the node shows outside any block as well.
+    `batch_blocks` are read, and held in memory, before any of them is applied. `mempool`: look at what the node shows
+    outside any block as well.
     """
 
     poll_interval_seconds: float = 1.0
-    batch_blocks: int = 64
+    batch_blocks: int = 16
     stale_after_seconds: int = 300
     start_height: int | None = None
     retry_seconds_max: float = 30.0
@@ -86,6 +87,7 @@ class Follower:
         self.source = source
         self._options = options or FollowerOptions()
         self._on_progress = on_progress
+        self._batch = BatchSize(self._options.batch_blocks)
         self._checked_identity = False
         self._traced = True
         self._blocks_since_prune = 0
@@ -157,16 +159,22 @@ class Follower:
             return False
         cursor = None if row["cursor_hash"] is None else BlockRef(row["cursor_hash"], row["cursor_height"])
         if cursor is None:
-            start = self._options.start_height
-            first = await self.source.block_at(
-                min(start, head.header.height) if start is not None else head.header.height
-            )
-            await self._apply(Step(None, (first,), None, head.safe_height, head.finalized_height))
-            return first.header.height < head.header.height
+            return await self._begin(head)
         if head.header.height > cursor.height:
             return await self._advance(cursor, head, row)
         await self._check_standing(cursor, head, row)
         return False
+
+    async def _begin(self, head: Head) -> bool:
+        """Apply the very first block: the head, or where the configuration says. It stands on nothing we know."""
+        start = self._options.start_height
+        height = head.header.height if start is None else min(start, head.header.height)
+        agreed = await self._agreed(head, height)
+        first = await self.source.block_at(height)
+        if first.header.hash != agreed.hash:
+            raise changed_while_read(self._network.name)
+        await self._apply(Step(None, (first,), None, head.safe_height, head.finalized_height))
+        return height < head.header.height
 
     async def _note_head(self, head: BlockHeader) -> Record | None:
         """Where the network stands. Most looks find the head that is known, and write nothing."""
@@ -212,46 +220,47 @@ class Follower:
         self._checked_identity = True
 
     async def _advance(self, cursor: BlockRef, head: Head, row: Record) -> bool:
-        """Apply the next blocks above the cursor, fetched side by side; a block that does not fit is a
-        reorganisation."""
-        last = min(head.header.height, cursor.height + self._options.batch_blocks)
+        """Apply the next blocks above the cursor; a first one that does not stand on it is a reorganisation."""
+        last = min(head.header.height, cursor.height + self._batch.blocks)
         behind = head.header.height - cursor.height > PREFETCH_BLOCKS
         shown = True  # what the row says
-        # One block stands for the whole batch: each names its parent, so nodes that agree on the last agree on all.
-        newest = head.header if last == head.header.height else await self.source.header_at(last)
-        await self.source.confirm_agreement(newest)
-        async with aclosing(self._fetch(cursor.height + 1, last)) as blocks:
-            async for block in blocks:
-                if not isinstance(connect(cursor, block.header), Connected):
-                    await self._reorganise(cursor, head, row)
-                    return True
-                await self._apply(self._step(cursor, (block,), head))
-                cursor = block.header.ref
-                if behind and shown:
-                    # Said once something was read: a node that only promises blocks stays shown as in trouble.
-                    await self._show("catching_up")
-                    shown = False
-                if self._on_progress is not None:
-                    self._on_progress(cursor.height, head.header.height)
+        blocks = await self._read(cursor, head, last)
+        if not blocks:
+            await self._reorganise(cursor, head, row)
+            return True
+        for block in blocks:
+            await self._apply(self._step(cursor, (block,), head))
+            cursor = block.header.ref
+            if behind and shown:
+                # Said once something was read: a node that only promises blocks stays shown as in trouble.
+                await self._show("catching_up")
+                shown = False
+            if self._on_progress is not None:
+                self._on_progress(cursor.height, head.header.height)
         if cursor.height >= head.header.height:
             await self._show_standing(row, shown=shown)
         return cursor.height < head.header.height
 
-    async def _fetch(self, first: int, last: int) -> AsyncGenerator[Block, None]:
-        """Blocks in order; up to PREFETCH_BLOCKS are asked for at once. Close it: what was asked ahead is called
-        off."""
-        tasks: list[asyncio.Task[Block]] = []
-        following = first
+    async def _read(self, below: BlockRef, head: Head, last: int) -> tuple[Block, ...]:
+        """The blocks above `below` up to the height `last`, once nodes agree on them. Empty: they stand on another.
+
+        One block stands for the whole batch: each names its parent, so nodes that agree on the last agree on all.
+        """
         try:
-            while following <= last or tasks:
-                while following <= last and len(tasks) < PREFETCH_BLOCKS:
-                    tasks.append(asyncio.create_task(self.source.block_at(following)))
-                    following += 1
-                yield await tasks.pop(0)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            newest = await self._agreed(head, last)
+            blocks = await read_batch(self.source, below, newest)
+        except SourceError:
+            self._batch.failed(last - below.height)
+            raise
+        if blocks:
+            self._batch.succeeded()
+        return blocks
+
+    async def _agreed(self, head: Head, height: int) -> BlockHeader:
+        """The header at a height, which no node contradicts. Raises SourcesDisagree."""
+        header = head.header if height == head.header.height else await self.source.header_at(height)
+        await self.source.confirm_agreement(header)
+        return header
 
     async def _check_standing(self, cursor: BlockRef, head: Head, row: Record) -> None:
         """The node has nothing above our cursor: it is level with us, behind, or on another branch."""
@@ -292,36 +301,23 @@ class Follower:
         """Find where the node's chain leaves ours and go over to it in one step. Raises ReorgTooDeep."""
         ancestor = await self._find_ancestor(cursor, head, row)
         if ancestor == cursor:
-            raise self._changed_while_read()
+            raise changed_while_read(self._network.name)
         last = min(
             head.header.height, max(cursor.height, ancestor.height + 1), ancestor.height + REORG_BLOCKS_MAX
         )
-        blocks: list[Block] = []
-        tip = ancestor
-        async with aclosing(self._fetch(ancestor.height + 1, last)) as fetched:
-            async for block in fetched:
-                if not isinstance(connect(tip, block.header), Connected):
-                    raise self._changed_while_read()
-                blocks.append(block)
-                tip = block.header.ref
-        if not blocks:
+        if last <= ancestor.height:
             return  # the node's chain is a shorter part of ours: it is behind, nothing contradicts us
-        await self.source.confirm_agreement(blocks[-1].header)
+        blocks = await self._read(ancestor, head, last)
+        if not blocks:
+            raise changed_while_read(self._network.name)
         log.warning(
             "chain.reorganised",
             network=self._network.name,
             depth=cursor.height - ancestor.height,
             ancestor=ancestor.hash,
-            tip=tip.hash,
+            tip=blocks[-1].header.hash,
         )
-        await self._apply(self._step(cursor, tuple(blocks), head, ancestor))
-
-    def _changed_while_read(self) -> SourceIncomplete:
-        return SourceIncomplete(
-            "The node's chain changed while it was read.",
-            object_id=self._network.name,
-            remedy="It is read again.",
-        )
+        await self._apply(self._step(cursor, blocks, head, ancestor))
 
     async def _find_ancestor(self, cursor: BlockRef, head: Head, row: Record) -> BlockRef:
         """The highest block that the node's chain shares with ours, searched as deep as is safe."""
