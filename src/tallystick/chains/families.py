@@ -1,6 +1,6 @@
 """What differs between network families when an address is issued and shown, behind one protocol.
 
-For: issuing and presenting payment options, and refunds. Holds true: addresses are compared in normal form only and
+For: registering wallets, issuing and presenting payment options, and refunds. Holds true: addresses are compared in normal form only and
 shown in display form only. Must not: ask a node anything; that is each family's source.
 """
 
@@ -17,27 +17,56 @@ from tallystick.core.money import Asset
 from tallystick.core.network import Network
 
 
+class AccountKey(Protocol):
+    """A merchant's public key as far as registering it goes."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the public key in hex, whatever prefix or form it is written in: one counter of addresses."""
+        ...
+
+
 class Family(Protocol):
-    """Addresses of one network family."""
+    """Addresses of one network family.
+
+    Addresses and contracts go in and out in normal form, the same on every network of the family, unless said
+    otherwise. `network` None means one that is no longer configured, or any: display then needs no network or shows
+    the normal form, and normalize takes the forms of every network of the family.
+    """
+
+    def parse_account_key(self, text: str, *, pointer: str = "/account_key") -> AccountKey:
+        """Read a public key somebody typed. Raises InvalidInput at `pointer` that repeats nothing of a private key."""
+        ...
+
+    def suits(self, account_key: str, network: Network) -> bool:
+        """Whether addresses of the key may be issued there: a test network's key is not for real money."""
+        ...
 
     def derive(self, account_key: str, index: int) -> str:
         """The address of external child `index` below the account's public key, in normal form."""
         ...
 
-    def normalize(self, address: str) -> str:
-        """The normal form of an address somebody typed. Raises InvalidInput."""
+    def derivation_path(self, account_key: str, index: int) -> str:
+        """Where the owner's wallet finds that child, below the key as registered: "0/7"."""
         ...
 
-    def display(self, address: str) -> str:
-        """How people write the address (EVM: EIP-55)."""
+    def normalize(self, address: str, network: Network | None) -> str:
+        """The normal form of an address somebody typed. Raises InvalidInput, also for another network's address."""
+        ...
+
+    def display(self, address: str, network: Network | None) -> str:
+        """How people write the address or contract there (EVM: EIP-55)."""
         ...
 
     def payment_uri(self, network: Network, asset: Asset, address: str, amount: int) -> str:
         """What wallets open. `address` in normal form, `amount` in base units."""
         ...
 
-    def check_destination(self, address: str) -> str:
-        """The normal form of an address that money may be sent to. Raises InvalidInput, also where it would be lost."""
+    def check_destination(self, address: str, network: Network) -> str:
+        """The normal form of a typed address that money may be sent to there.
+
+        Raises InvalidInput, also where the money would be lost.
+        """
         ...
 
     def normalize_tx_hash(self, text: str) -> str:
@@ -56,17 +85,31 @@ _evm_key: Final = lru_cache(maxsize=1024)(evm_addresses.EvmAccountKey.parse)
 
 
 class Evm:
-    """Ethereum and its kin: one key and one address space for every chain."""
+    """Ethereum and its kin: one key and one address space for every chain, so that no answer depends on the network."""
+
+    # ruff: noqa: ARG002  # one signature for all families
+
+    def parse_account_key(self, text: str, *, pointer: str = "/account_key") -> AccountKey:
+        """See Family.parse_account_key."""
+        return evm_addresses.EvmAccountKey.parse(text, pointer=pointer)
+
+    def suits(self, account_key: str, network: Network) -> bool:
+        """See Family.suits. Every network of the family uses the same keys."""
+        return True
 
     def derive(self, account_key: str, index: int) -> str:
         """See Family.derive. BIP32 path 0/index below the account key."""
         return evm_addresses.normalize(_evm_key(account_key).derive(index))
 
-    def normalize(self, address: str) -> str:
+    def derivation_path(self, account_key: str, index: int) -> str:
+        """See Family.derivation_path."""
+        return f"0/{index}"
+
+    def normalize(self, address: str, network: Network | None) -> str:
         """See Family.normalize."""
         return evm_addresses.normalize(address)
 
-    def display(self, address: str) -> str:
+    def display(self, address: str, network: Network | None) -> str:
         """See Family.display."""
         return evm_addresses.display(address)
 
@@ -74,12 +117,12 @@ class Evm:
         """See Family.payment_uri. EIP-681."""
         return evm_payment_uri(
             chain_id=int(network.chain),
-            to=self.display(address),
+            to=evm_addresses.display(address),
             amount=amount,
-            contract=None if asset.contract is None else self.display(asset.contract),
+            contract=None if asset.contract is None else evm_addresses.display(asset.contract),
         )
 
-    def check_destination(self, address: str) -> str:
+    def check_destination(self, address: str, network: Network) -> str:
         """See Family.check_destination."""
         return evm_addresses.check_destination(address)
 

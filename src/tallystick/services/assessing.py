@@ -234,7 +234,9 @@ def _payment_changes(
         )
         found[transfer.fact.id] = _PaymentChange(transfer, write)
         changes.payments.append(write)
-        shown = payment_object(invoice, transfer, verdict, write.id, known.confirmed_at if known else None)
+        shown = payment_object(
+            ctx, invoice, transfer, verdict, write.id, known.confirmed_at if known else None
+        )
         changes.events.extend(
             NewEvent(
                 merchant_id=invoice.merchant_id,
@@ -322,6 +324,7 @@ class _StepWriter:
         self._views = views
         self._cause = cause
         self._around = around
+        self._networks = ctx.networks
         # Rendered once: the steps of one assessment differ in the status alone.
         self._shown = invoice_object(ctx, invoice, judged, status=judged.status, updated_at=now)
         self._now = now
@@ -333,7 +336,8 @@ class _StepWriter:
         """Add one step to `changes`."""
         self._sequence += 1
         self.event_sequence += 1
-        evidence = evidence_of(self._invoice, status, self._judged, self._views) + self._cause.evidence
+        found = evidence_of(self._invoice, status, self._judged, self._views, self._networks)
+        evidence = found + self._cause.evidence
         reason = reason_of(self._status, status, self._judged, self._around)
         write = writes.TransitionWrite(
             invoice_id=self._invoice.id,

@@ -238,7 +238,7 @@ def _evidence(network: Network, look: Look) -> dict[str, Any]:
     return {
         "type": "balance",
         "network": network.name,
-        "address": FAMILIES[network.family].display(look.address),
+        "address": FAMILIES[network.family].display(look.address, network),
         "block_hash": look.block.hash,
         "block_height": look.block.height,
         "balance": format_units(look.state.balance, decimals),

@@ -86,7 +86,7 @@ async def consider_address(
         raise Conflict("This refund asks for no address.", object_id=refund_id)
     address = await check_address(connection, ctx, _network(ctx, refund), text)
     row = await SQL.claim_page_of.one(connection, invoice_id=refund.invoice_id)
-    shown = FAMILIES[refund.family].display(address)
+    shown = FAMILIES[refund.family].display(address, ctx.networks.get(refund.asset.network))
     claimed = Claimed(
         address=shown,
         parts=_parts(shown),
@@ -159,7 +159,9 @@ async def _view(connection: Connection, ctx: Context, refund: StoredRefund) -> C
     words = texts.ASK if asks else texts.EXPIRED if waits else texts.STATUS_WORDS[refund.status]
     merchant = name_in_sentence(row["name"])
     network = network_name(refund.asset.network, ctx.networks)
-    address = FAMILIES[refund.family].display(refund.address) if refund.address is not None else None
+    address = None
+    if refund.address is not None:
+        address = FAMILIES[refund.family].display(refund.address, ctx.networks.get(refund.asset.network))
     return ClaimView(
         id=refund.id,
         merchant_name=row["name"],

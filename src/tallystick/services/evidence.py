@@ -6,6 +6,7 @@ block hashes, deadlines, quotes, requests); the lists are bounded. Must not: dec
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from tallystick.core.assess import Assessment
 from tallystick.core.chain import NetworkView
 from tallystick.core.invoice import Match, PaymentStatus, Status
 from tallystick.core.money import format_units
+from tallystick.core.network import Network
 from tallystick.core.shares import Verdict
 from tallystick.core.transitions import Reason
 from tallystick.db.invoices import StoredInvoice, StoredTransfer
@@ -103,7 +105,11 @@ def _taken_away(before: Status, after: Status, around: Circumstances) -> Reason 
 
 
 def evidence_of(
-    invoice: StoredInvoice, after: Status, judged: Assessment, views: dict[str, NetworkView]
+    invoice: StoredInvoice,
+    after: Status,
+    judged: Assessment,
+    views: Mapping[str, NetworkView],
+    networks: Mapping[str, Network],
 ) -> tuple[dict[str, Any], ...]:
     """What shows that `after` is true: quotes, addresses, the deadline, transfers with their blocks."""
     if after is Status.QUOTED:
@@ -115,7 +121,9 @@ def evidence_of(
                 "type": "address",
                 "option_id": option.terms.id,
                 "network": option.terms.asset.network,
-                "address": FAMILIES[option.family].display(option.address),
+                "address": FAMILIES[option.family].display(
+                    option.address, networks.get(option.terms.asset.network)
+                ),
             }
             for option in invoice.options
             if option.address is not None
@@ -139,7 +147,7 @@ def _quote(invoice: StoredInvoice, position: int) -> dict[str, Any]:
     }
 
 
-def _deadline(invoice: StoredInvoice, views: dict[str, NetworkView]) -> dict[str, Any]:
+def _deadline(invoice: StoredInvoice, views: Mapping[str, NetworkView]) -> dict[str, Any]:
     active = sorted({option.terms.asset.network for option in invoice.options if option.terms.active})
     return {
         "type": "deadline",

@@ -287,7 +287,7 @@ def _address(text: str | None) -> str | None:
         return None
     for family in FAMILIES.values():
         try:
-            return family.normalize(text)
+            return family.normalize(text, None)
         except InvalidInput:
             continue
     return text

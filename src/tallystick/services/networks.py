@@ -105,7 +105,7 @@ def _network(network: Network, row: Record) -> objects.NetworkObject:
     if height is not None and row["head_time"] is not None:
         seconds = max(0, int((row["head_time"] - row["cursor_time"]).total_seconds()))
     by_depth = network.requirement.finality is Finality.DEPTH
-    display = FAMILIES[network.family].display
+    family = FAMILIES[network.family]
     return objects.NetworkObject(
         name=network.name,
         kind=network.family,
@@ -115,7 +115,7 @@ def _network(network: Network, row: Record) -> objects.NetworkObject:
         assets=[
             objects.AssetObject(
                 symbol=asset.symbol,
-                contract=display(asset.contract) if asset.contract is not None else None,
+                contract=family.display(asset.contract, network) if asset.contract is not None else None,
                 decimals=asset.decimals,
             )
             for asset in network.assets

@@ -388,7 +388,7 @@ def _preview_option(way: tuple[Network, Asset], applied: Applied) -> PreviewOpti
     return PreviewOption(
         asset=asset.symbol,
         network=network.name,
-        token_contract=None if contract is None else FAMILIES[network.family].display(contract),
+        token_contract=None if contract is None else FAMILIES[network.family].display(contract, network),
         finality=requirement.finality.value,
         confirmations_required=requirement.confirmations if requirement.finality is Finality.DEPTH else None,
         zero_conf=requirement.zero_conf,

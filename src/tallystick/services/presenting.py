@@ -42,7 +42,7 @@ def invoice_object(
         currency=price.currency,
         amount_paid=format_price(assessment.amount_paid, price),
         payment_options=[_option(ctx, option, stored, assessment) for option in stored.options],
-        payments=payment_objects(stored, assessment),
+        payments=payment_objects(ctx, stored, assessment),
         checkout_url=f"{ctx.public_url}/i/{stored.id}",
         next_action=_next_action(move),
         late_payment=stored.terms.late_payment.value,
@@ -69,12 +69,17 @@ def in_status(shown: objects.Invoice, status: Status, updated_at: datetime) -> o
     return msgspec.structs.replace(shown, status=status.value, next_action=action, updated_at=updated_at)
 
 
-def payment_objects(stored: StoredInvoice, assessment: Assessment) -> list[objects.Payment]:
+def payment_objects(ctx: Context, stored: StoredInvoice, assessment: Assessment) -> list[objects.Payment]:
     """The invoice's payments, oldest first. Transfers without a payment (unknown tokens) are left out."""
     verdicts = {verdict.transfer_id: verdict for verdict in assessment.verdicts}
     return [
         payment_object(
-            stored, transfer, verdicts[transfer.fact.id], transfer.payment.id, transfer.payment.confirmed_at
+            ctx,
+            stored,
+            transfer,
+            verdicts[transfer.fact.id],
+            transfer.payment.id,
+            transfer.payment.confirmed_at,
         )
         for transfer in stored.transfers
         if transfer.payment is not None
@@ -82,6 +87,7 @@ def payment_objects(stored: StoredInvoice, assessment: Assessment) -> list[objec
 
 
 def payment_object(
+    ctx: Context,
     stored: StoredInvoice,
     transfer: StoredTransfer,
     verdict: Verdict,
@@ -91,7 +97,7 @@ def payment_object(
     """One payment as the merchant sees it."""
     fact = transfer.fact
     requirement = verdict.requirement
-    display = FAMILIES[transfer.family].display
+    family, network = FAMILIES[transfer.family], ctx.networks.get(fact.key.network)
     anchor = verdict.anchor
     decimals = fact.asset.decimals if fact.asset is not None else 0
     return objects.Payment(
@@ -103,11 +109,12 @@ def payment_object(
         tx_hash=fact.key.tx_hash,
         ordinal=fact.key.ordinal,
         log_index=transfer.log_indexes.get(anchor.block.hash) if anchor is not None else None,
-        sender=display(transfer.sender) if transfer.sender else "",  # nobody knows who sent a balance
-        to=display(transfer.recipient),
+        # Nobody knows who sent a balance, and in Bitcoin's family there is no sender.
+        sender=family.display(transfer.sender, network) if transfer.sender else "",
+        to=family.display(transfer.recipient, network),
         asset=fact.asset.symbol if fact.asset is not None else None,
         network=fact.key.network,
-        token_contract=display(transfer.contract) if transfer.contract is not None else None,
+        token_contract=family.display(transfer.contract, network) if transfer.contract is not None else None,
         amount=format_units(fact.amount, decimals),
         status=verdict.status.value,
         block_height=anchor.block.height if anchor is not None else None,
@@ -143,10 +150,10 @@ def _option(
         id=terms.id,
         asset=asset.symbol,
         network=asset.network,
-        token_contract=family.display(asset.contract) if asset.contract is not None else None,
+        token_contract=family.display(asset.contract, network) if asset.contract is not None else None,
         decimals=asset.decimals,
         status=option.status.value,
-        address=family.display(option.address) if option.address is not None else None,
+        address=family.display(option.address, network) if option.address is not None else None,
         derivation=derivation,
         amount_expected=format_units(terms.amount_expected, asset.decimals),
         amount_detected=format_units(amounts.detected, asset.decimals),

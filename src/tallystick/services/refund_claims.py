@@ -44,7 +44,7 @@ async def check_address(
     """The address in normal form, if a refund may go there. Raises InvalidInput at `pointer`."""
     family = FAMILIES[network.family]
     try:
-        address = family.check_destination(text.strip())
+        address = family.check_destination(text.strip(), network)
     except InvalidInput as error:
         raise InvalidInput.at(pointer, error.what) from None
     tokens = {

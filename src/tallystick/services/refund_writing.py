@@ -200,7 +200,7 @@ async def _record(
 def refund_object(ctx: Context, refund: StoredRefund, *, claim_url: str | None = None) -> objects.Refund:
     """A refund as the merchant sees it. `claim_url` is given once, to whoever made the link."""
     asset = refund.asset
-    family = FAMILIES[refund.family]
+    family, network = FAMILIES[refund.family], ctx.networks.get(asset.network)
 
     def amount(units: int) -> str:
         return format_units(units, asset.decimals)
@@ -214,13 +214,13 @@ def refund_object(ctx: Context, refund: StoredRefund, *, claim_url: str | None =
         payment_option_id=refund.option_id,
         asset=asset.symbol,
         network=asset.network,
-        token_contract=family.display(asset.contract) if asset.contract is not None else None,
+        token_contract=family.display(asset.contract, network) if asset.contract is not None else None,
         amount=amount(refund.amount),
         amount_sent=amount(refund.amount_sent),
         fee=refund.fee.value,
         fee_amount=amount(refund.fee_amount),
         rule=refund.rule.value,
-        address=family.display(refund.address) if refund.address is not None else None,
+        address=family.display(refund.address, network) if refund.address is not None else None,
         address_source=refund.address_source.value if refund.address_source is not None else None,
         reason=refund.reason,
         detail=refund.detail,
