@@ -118,7 +118,7 @@ class Litecoind:
 
     async def start(self, *more: str) -> None:
         """Start the process and wait until it answers; `more` arguments hold for this run only."""
-        program = shutil.which("litecoind")
+        program = os.environ.get("TALLYSTICK_LITECOIND") or shutil.which("litecoind")
         assert program is not None, "litecoind is not installed (Debian's package `litecoind`)."
         arguments = [
             "-regtest", f"-datadir={self.folder}", "-listen=0", "-dnsseed=0", "-server", "-printtoconsole=0",
@@ -206,10 +206,13 @@ class Litecoind:
 
     async def rpc(self, method: str, *params: Any) -> Any:
         """The result of one call, amounts as Decimal. Raises NodeError, or aiohttp's errors when nobody answers."""
+        return await self.rpc_in(WALLET if self._wallet else None, method, *params)
+
+    async def rpc_in(self, wallet: str | None, method: str, *params: Any) -> Any:
+        """The same with another wallet of the node, which the caller made (None: with none)."""
         self._last_id += 1
-        path = f"/wallet/{WALLET}" if self._wallet else ""
         async with self._http.post(
-            self.bare_url + path,
+            self.bare_url + (f"/wallet/{wallet}" if wallet is not None else ""),
             data=msgspec.json.encode({"id": self._last_id, "method": method, "params": params}),
             headers={"Authorization": aiohttp.encode_basic_auth(USER, PASSWORD)},
         ) as response:
@@ -298,7 +301,9 @@ class Litecoind:
     async def activate_mweb(self) -> int:
         """Mine until MWEB is active: from then on every block ends with a HogEx. Returns the height.
 
-        The block that activates it has to bring coins in, so the wallet owns MWEB coins afterwards.
+        The block that activates it has to bring coins in, so the wallet owns MWEB coins afterwards. From then on this
+        old node cannot do `mine_only` or `reorg` (its `generateblock` knows no HogEx), and after `undo` of a block with
+        MWEB parts it mines again only when restarted with `forget_mempool`.
         """
         await self.fund(until=MWEB_HEIGHT - 1)
         await self.send(await self.new_address("mweb"), 5 * COIN)
