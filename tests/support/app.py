@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -28,7 +28,7 @@ from tallystick.core.network import Network
 from tallystick.db.pool import Database
 from tallystick.rates.source import RateSource, StaticRates
 from tallystick.services import merchants, wallets
-from tallystick.services.context import Context
+from tallystick.services.context import Context, system_clock
 from tallystick.services.intake import Step, apply_step
 from tallystick.services.merchants import Scope
 from tallystick.services.networks import record_head, record_status, sync_networks
@@ -195,6 +195,7 @@ async def running_api(
     routes: Sequence[ControllerRouterHandler] = (),
     limits: Limits | None = None,
     connections_max: int = 20,
+    clock: Callable[[], datetime] = system_clock,
 ) -> AsyncIterator[Api]:
     """The API on a free port, until the block ends."""
     database = await Database.open(database_url, connections_max=connections_max)
@@ -209,6 +210,7 @@ async def running_api(
         rates=StaticRates(rates) if isinstance(rates, Mapping) else rates,
         public_url=url,
         allow_private_targets=True,
+        clock=clock,
     )
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(listening)
