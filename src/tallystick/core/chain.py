@@ -34,7 +34,7 @@ class Channel(StrEnum):
 class Trait(StrEnum):
     """What is true of a transfer besides its value, and says how far it can be relied on."""
 
-    REPLACEABLE = "replaceable"  # its sender may replace it still: it says so (BIP125), or nodes replace anything
+    REPLACEABLE = "replaceable"  # its sender can replace it still: it says so (BIP125), or all can
     UNCONFIRMED_PARENT = "unconfirmed_parent"  # it spends what no block holds yet: it falls with its parent
     COINBASE = "coinbase"  # newly made coin: cannot be spent for 100 blocks, and is gone with its block
     PEGOUT = "pegout"  # came out of Litecoin's extension block: cannot be spent for 6 blocks
