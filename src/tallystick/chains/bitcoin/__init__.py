@@ -1,0 +1,1 @@
+"""The Bitcoin families: Bitcoin and Litecoin, read from a node of Bitcoin Core's kind."""
