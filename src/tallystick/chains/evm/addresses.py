@@ -30,6 +30,8 @@ ACCOUNT_KEY_LENGTH_MAX: Final = 512
 INDEX_LIMIT: Final = 2**31
 """Indices from here on are hardened (BIP32) and cannot be derived from a public key."""
 
+ETHEREUM_ACCOUNT: Final = "an Ethereum account (m/44'/60'/0' in most wallets)"
+
 _EXTENDED_KEY_LENGTH: Final = 111
 _EXTERNAL_CHAIN: Final = 0
 _HARDENED: Final = 2**31
@@ -62,10 +64,15 @@ class EvmAccountKey:
     _chain: BIP32 = field(repr=False, compare=False)
 
     @classmethod
-    def parse(cls, text: str, *, pointer: str = "/account_key") -> EvmAccountKey:
-        """Read an account xpub, or tpub: the prefix says nothing here. Raises InvalidInput at `pointer`."""
+    def parse(
+        cls, text: str, *, pointer: str = "/account_key", wanted: str = ETHEREUM_ACCOUNT
+    ) -> EvmAccountKey:
+        """Read an account xpub, or tpub: the prefix says nothing here. Raises InvalidInput at `pointer`.
+
+        `wanted` is how the refusals name what they ask for: TRON's keys are read here as well.
+        """
         key = text.strip()
-        problem = _refusal(key)
+        problem = _refusal(key, wanted)
         account = None if problem else _account(key)
         if account is None:
             detail = (
@@ -75,8 +82,8 @@ class EvmAccountKey:
         if account.depth > 0 and account.index < _HARDENED:
             raise InvalidInput.at(
                 pointer,
-                "This key belongs below an account (it ends in a step that is not hardened). Give the "
-                "account's key, m/44'/60'/0' in most wallets, so that the addresses are those of the wallet.",
+                "This key belongs below an account (it ends in a step that is not hardened). Give the key of "
+                f"{wanted}, so that the addresses are those of the wallet.",
             )
         chaincode, public_key = account.get_extended_pubkey_from_path([_EXTERNAL_CHAIN])
         fingerprint = hashlib.sha256(account.chaincode + account.pubkey).hexdigest()
@@ -139,7 +146,7 @@ def _with_checksum(digits: str) -> str:
     )
 
 
-def _refusal(key: str) -> str | None:
+def _refusal(key: str, wanted: str) -> str | None:
     """Why the text cannot be an account key, or None if it may be one. Never holds a part of the text."""
     if len(key) > ACCOUNT_KEY_LENGTH_MAX:
         return f"An account key has no more than {ACCOUNT_KEY_LENGTH_MAX} characters."
@@ -149,12 +156,9 @@ def _refusal(key: str) -> str | None:
             "account's public key (xpub). If this was a real key, regard it as disclosed and move its funds."
         )
     if key.startswith(_OTHER_FAMILY_PREFIXES):
-        return (
-            "This is a key for a network of the Bitcoin family. Give the xpub of an Ethereum account "
-            "(m/44'/60'/0')."
-        )
+        return f"This is a key for a network of the Bitcoin family. Give the xpub of {wanted}."
     if "(" in key or "[" in key:
-        return "Output descriptors belong to the Bitcoin family. Give the xpub of an Ethereum account."
+        return f"Output descriptors belong to the Bitcoin family. Give the xpub of {wanted}."
     if _ADDRESS.fullmatch(key):
         return "This is a single address. Give the account's xpub, so that every invoice has its own address."
     if not key.startswith(("xpub", "tpub")):
