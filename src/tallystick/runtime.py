@@ -239,8 +239,8 @@ async def _tell_of_unwatched(context: Context) -> None:
 
 def build_source(network: NetworkConfig) -> EvmSource:
     """The source that speaks to this network's nodes."""
-    from tallystick.chains.evm.rpc import RpcLimits
     from tallystick.chains.evm.source import EvmOptions, EvmSource
+    from tallystick.chains.json_rpc import RpcLimits
 
     return EvmSource(
         EvmOptions(

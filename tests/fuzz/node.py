@@ -11,9 +11,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from tallystick.chains.evm.rpc import RpcLimits
 from tallystick.chains.evm.source import EvmOptions, EvmSource
 from tallystick.chains.evm.trace_modes import TraceMode
+from tallystick.chains.json_rpc import RpcLimits
 from tests.fuzz.mutations import Mutated, mutate
 from tests.support.rpc_stub import TOKENS, StubChain, StubPayment, flat_traces, make_block, stub_address
 

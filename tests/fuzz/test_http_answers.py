@@ -23,8 +23,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tallystick.chains.evm.messages import Answer
-from tallystick.chains.evm.rpc import Call, RpcClient, RpcLimits, new_session, retry_after_seconds
+from tallystick.chains.json_rpc import Answer, Call, RpcClient, RpcLimits, new_session, retry_after_seconds
 from tallystick.core.errors import SourceError
 from tallystick.core.webhook import RETRY_AFTER_MAX, parse_retry_after
 from tallystick.db.webhooks import ClaimedDelivery

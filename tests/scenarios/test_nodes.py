@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tallystick.chains.evm.rpc import RpcLimits
+from tallystick.chains.json_rpc import RpcLimits
 from tallystick.core.errors import SourceError
 from tallystick.services import objects
 from tests.support.anvil import start_anvil, unique_chain_id

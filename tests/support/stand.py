@@ -19,8 +19,8 @@ from typing import Any
 from eth_account import Account
 
 from tallystick.chains.evm.addresses import EvmAccountKey
-from tallystick.chains.evm.rpc import RpcLimits
 from tallystick.chains.evm.source import EvmOptions, EvmSource
+from tallystick.chains.json_rpc import RpcLimits
 from tallystick.core.chain import Finality, Requirement
 from tallystick.core.money import Asset
 from tallystick.core.network import Network

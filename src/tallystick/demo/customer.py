@@ -20,8 +20,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from tallystick.chains.evm.addresses import display
 from tallystick.chains.evm.keccak import keccak256
-from tallystick.chains.evm.messages import Answer
-from tallystick.chains.evm.rpc import Call, RpcClient, RpcLimits, new_session
+from tallystick.chains.json_rpc import Answer, Call, RpcClient, RpcLimits, new_session
 from tallystick.core.errors import SourceIncomplete, SourceUnavailable
 from tallystick.demo.anvil import MNEMONIC
 

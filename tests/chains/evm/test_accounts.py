@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tallystick.chains.evm.rpc import RpcLimits
 from tallystick.chains.evm.source import EvmOptions, EvmSource
+from tallystick.chains.json_rpc import RpcLimits
 from tallystick.chains.source import AccountSource
 from tallystick.core.balance import AccountState
 from tallystick.core.chain import BlockRef

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tallystick.chains.evm.rpc import RpcLimits
 from tallystick.chains.evm.source import EvmOptions, EvmSource
+from tallystick.chains.json_rpc import RpcLimits
 from tallystick.demo.customer import Signed
 from tests.chains.contract_suite import (
     AccountContract,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from tallystick.chains.evm.rpc import RpcLimits
 from tallystick.chains.evm.source import EvmOptions, EvmSource
+from tallystick.chains.json_rpc import RpcLimits
 from tallystick.core.chain import Block, Head
 from tallystick.core.errors import (
     BlockNotFound,

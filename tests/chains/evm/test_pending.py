@@ -13,8 +13,8 @@ import pytest
 from aiohttp import web
 
 from tallystick.chains.evm.pending import TRANSACTIONS_MAX, PendingBlock, read_mempool, snapshot_of
-from tallystick.chains.evm.rpc import RpcClient, RpcLimits, new_session
 from tallystick.chains.evm.source import EvmOptions, EvmSource
+from tallystick.chains.json_rpc import RpcClient, RpcLimits, new_session
 from tallystick.chains.source import MEMPOOL_ASKED_MAX
 from tallystick.core.chain import BlockHeader, Channel, MempoolSnapshot
 from tallystick.core.errors import SourceError, SourceIncomplete, SourceUnavailable

@@ -13,9 +13,10 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from tallystick.chains.evm.messages import Answer
-from tallystick.chains.evm.rpc import (
+from tallystick.chains.evm.source import EvmOptions, EvmSource
+from tallystick.chains.json_rpc import (
     RETRY_AFTER_SECONDS_MAX,
+    Answer,
     Call,
     RpcClient,
     RpcLimits,
@@ -23,7 +24,6 @@ from tallystick.chains.evm.rpc import (
     new_session,
     retry_after_seconds,
 )
-from tallystick.chains.evm.source import EvmOptions, EvmSource
 from tallystick.core.errors import (
     BlockNotFound,
     ConfigurationError,

@@ -14,10 +14,10 @@ import pytest
 
 from tallystick.chains.evm.blocks import checked_block
 from tallystick.chains.evm.messages import BlockAnswer, FlatTrace, ReceiptAnswer, TracedTransaction
-from tallystick.chains.evm.rpc import RpcLimits
 from tallystick.chains.evm.source import EvmOptions, EvmSource
 from tallystick.chains.evm.trace_modes import TraceMode
 from tallystick.chains.evm.traces import with_flat, with_frames
+from tallystick.chains.json_rpc import RpcLimits
 from tallystick.core.chain import Block, Channel, ObservedTransfer
 from tallystick.core.errors import SourceError, SourceIncomplete, SourceUnavailable
 from tests.support.evm import Chain, address_of

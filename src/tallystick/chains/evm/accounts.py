@@ -13,8 +13,8 @@ from typing import Any, Final
 import msgspec
 
 from tallystick.chains.evm.blocks import header_of
-from tallystick.chains.evm.messages import Answer, HeaderAnswer, quantity
-from tallystick.chains.evm.rpc import Batch, Call, RpcClient, RpcRefused, value_in
+from tallystick.chains.evm.messages import HeaderAnswer, quantity
+from tallystick.chains.json_rpc import Answer, Batch, Call, RpcClient, RpcRefused, value_in
 from tallystick.core.balance import AccountState
 from tallystick.core.chain import BlockRef
 from tallystick.core.errors import SourceIncomplete

@@ -12,34 +12,17 @@ thousands of them.
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Generic, TypeVar
+from typing import Annotated, Final
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import Meta, Struct
 
 from tallystick.core.errors import SourceIncomplete
-
-AnswerT = TypeVar("AnswerT")
 
 Hash = Annotated[str, Meta(min_length=66, max_length=66)]
 AddressText = Annotated[str, Meta(min_length=42, max_length=42)]
 _QUANTITY_LENGTH_MAX: Final = 66
 Quantity = Annotated[str, Meta(min_length=3, max_length=_QUANTITY_LENGTH_MAX)]
 Bloom = Annotated[str, Meta(min_length=514, max_length=514)]
-
-
-class Failure(Struct, gc=False):
-    """A JSON-RPC error object (JSON-RPC 2.0, section 5.1). `data` is ignored."""
-
-    code: int = 0
-    message: str = ""
-
-
-class Answer(Struct, Generic[AnswerT], gc=False):
-    """One JSON-RPC response object. Neither `result` nor `error` present is a fault of the node."""
-
-    id: int | str | None = None
-    result: AnswerT | UnsetType = UNSET
-    error: Failure | None = None
 
 
 class HeaderAnswer(Struct, rename={"parent_hash": "parentHash"}, gc=False):

@@ -32,15 +32,8 @@ from typing import Final
 import msgspec
 
 from tallystick.chains.evm.blocks import NO_NONCE, TYPES_WITH_NONCE, ZERO_ADDRESS, header_of
-from tallystick.chains.evm.messages import (
-    AddressText,
-    Answer,
-    Hash,
-    HeaderAnswer,
-    Quantity,
-    quantity,
-)
-from tallystick.chains.evm.rpc import Batch, Call, RpcClient, RpcRefused, value_in
+from tallystick.chains.evm.messages import AddressText, Hash, HeaderAnswer, Quantity, quantity
+from tallystick.chains.json_rpc import Answer, Batch, Call, RpcClient, RpcRefused, value_in
 from tallystick.chains.source import MEMPOOL_ASKED_MAX
 from tallystick.core.chain import BlockHeader, Channel, MempoolSnapshot, ObservedTransfer
 from tallystick.core.errors import SourceIncomplete, SourceUnavailable

@@ -20,9 +20,14 @@ import msgspec
 
 from tallystick.chains.evm.accounts import read_accounts
 from tallystick.chains.evm.blocks import checked_block, header_of
-from tallystick.chains.evm.messages import Answer, BlockAnswer, HeaderAnswer, ReceiptAnswer, quantity
+from tallystick.chains.evm.messages import BlockAnswer, HeaderAnswer, ReceiptAnswer, quantity
 from tallystick.chains.evm.pending import read_mempool
-from tallystick.chains.evm.rpc import (
+from tallystick.chains.evm.token_info import TokenInfo, token_calls, token_info_in
+from tallystick.chains.evm.trace_modes import TraceMode
+from tallystick.chains.evm.tracing import Tracing
+from tallystick.chains.failover import Expected, Node, NodePool, Patience, not_found
+from tallystick.chains.json_rpc import (
+    Answer,
     Batch,
     Call,
     RpcClient,
@@ -32,10 +37,6 @@ from tallystick.chains.evm.rpc import (
     node_name,
     value_in,
 )
-from tallystick.chains.evm.token_info import TokenInfo, token_calls, token_info_in
-from tallystick.chains.evm.trace_modes import TraceMode
-from tallystick.chains.evm.tracing import Tracing
-from tallystick.chains.failover import Expected, Node, NodePool, Patience, not_found
 from tallystick.chains.source import ChainIdentity, NodeState
 from tallystick.core.balance import AccountState
 from tallystick.core.chain import Block, BlockHeader, BlockRef, Head, MempoolSnapshot

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from tallystick.chains.evm.rpc import Call, RpcRefused, value_in
+from tallystick.chains.json_rpc import Call, RpcRefused, value_in
 from tallystick.core.errors import SourceIncomplete
 
 _SYMBOL_LENGTH_MAX: Final = 64

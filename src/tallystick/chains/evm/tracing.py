@@ -21,17 +21,10 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from tallystick.chains.evm.messages import (
-    Answer,
-    BlockAnswer,
-    FlatTrace,
-    ReceiptAnswer,
-    TracedTransaction,
-    quantity,
-)
-from tallystick.chains.evm.rpc import Call, RpcBeyond, RpcClient, RpcRefused
+from tallystick.chains.evm.messages import BlockAnswer, FlatTrace, ReceiptAnswer, TracedTransaction, quantity
 from tallystick.chains.evm.trace_modes import TraceMode
 from tallystick.chains.evm.traces import with_flat, with_frames
+from tallystick.chains.json_rpc import Answer, Call, RpcBeyond, RpcClient, RpcRefused
 from tallystick.core.chain import Block
 from tallystick.core.errors import SourceError, SourceIncomplete, SourceUnavailable
 

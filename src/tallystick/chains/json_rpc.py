@@ -1,6 +1,6 @@
 """A JSON-RPC 2.0 client for one node, with limits on everything that comes back.
 
-For: the EVM source; one client per URL.
+For: the sources of every family whose nodes speak JSON-RPC; one client per URL.
 Holds true: a call returns a decoded result that answers exactly this call, or raises an error of
 `core.errors.SourceError`'s tree. No attempt takes longer or reads more than `RpcLimits` says, and none begins
 after that time. The URL, which often holds a password or an access key, is in no name, error or log: only
@@ -11,12 +11,12 @@ dropped connection, 429, 502) is tried again at once a few times; longer waiting
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from itertools import count
-from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 import aiohttp
 import msgspec
@@ -30,11 +30,30 @@ from tenacity import (
 )
 from yarl import URL
 
-from tallystick.chains.evm.messages import Answer, Failure
 from tallystick.core.errors import ConfigurationError, SourceIncomplete, SourceUnavailable
 
 ResultT = TypeVar("ResultT")
 ResultT_co = TypeVar("ResultT_co", covariant=True)
+
+
+class Failure(msgspec.Struct, gc=False):
+    """A JSON-RPC error object (JSON-RPC 2.0, section 5.1). `data` is ignored."""
+
+    code: int = 0
+    message: str = ""
+
+
+class Answer(msgspec.Struct, Generic[ResultT], gc=False):
+    """One JSON-RPC response object. Neither `result` nor `error` present is a fault of the node.
+
+    Not tracked by the garbage collector (`gc=False`), like all that is decoded here: it holds no cycles.
+    """
+
+    id: int | str | None = None
+    result: ResultT | msgspec.UnsetType = msgspec.UNSET
+    error: Failure | None = None
+
+
 Batch: TypeAlias = list[Answer[ResultT]] | Answer[ResultT]
 """What a node may send for a batch: one answer per call, or one failure for all of them."""
 
@@ -44,6 +63,8 @@ _FOREIGN_LENGTH_MAX: Final = 4_000
 _SECRET_LENGTH_MIN: Final = 8
 _TRANSIENT_STATUSES: Final = frozenset({429, 500, 502, 503, 504})
 _READ_BUFFER_BYTES: Final = 1 << 20
+
+_REASONS: Final = {401: "does not accept our name and password", 429: "asks to be called less often"}
 
 # EIP-1474 (-32601, -32004), and what nodes send that know the method with other parameters only (-32600,
 # -32602).
@@ -110,6 +131,12 @@ class RpcBeyond(SourceUnavailable):
     code = "source_unavailable"
 
 
+class RpcUnauthorized(RpcBeyond):
+    """The node does not accept our name and password (HTTP 401)."""
+
+    code = "source_unavailable"
+
+
 class _Transient(SourceUnavailable):
     """A trouble that may be over at once: worth another attempt within the call."""
 
@@ -130,13 +157,26 @@ def new_session(limits: RpcLimits) -> aiohttp.ClientSession:
 class RpcClient:
     """Calls methods of one node. Safe to use concurrently. `name` is host and port, safe to show.
 
-    The session is shared and belongs to the caller. Raises ConfigurationError for an unusable URL.
+    The session is shared and belongs to the caller. `read_credentials` answers `name:password` where the URL does not
+    hold them; it is asked again whenever the node refuses what it answered before, and raises SourceError when it
+    cannot. `error_statuses` are those of HTTP under which the node sends the error object of a single call. Raises
+    ConfigurationError for an unusable URL.
     """
 
-    def __init__(self, url: str, session: aiohttp.ClientSession, limits: RpcLimits) -> None:
+    def __init__(
+        self,
+        url: str,
+        session: aiohttp.ClientSession,
+        limits: RpcLimits,
+        *,
+        read_credentials: Callable[[], str] | None = None,
+        error_statuses: frozenset[int] = frozenset(),
+    ) -> None:
         address, self._headers = _split_url(url)
+        self._error_statuses = error_statuses
+        self._read_credentials = read_credentials
         self._batches = True
-        self._secrets = _secret_parts(URL(url))
+        self._url_secrets = self._secrets = _secret_parts(URL(url))
         self._url = address
         self.name = node_name(url)
         self._session = session
@@ -238,13 +278,34 @@ class RpcClient:
         return await self._retrying(self._post_once, body)
 
     async def _post_once(self, body: bytes) -> bytes:
+        if self._read_credentials is None:
+            return await self._exchange(body)
+        if not self._headers:
+            self._headers = self._authorization(self._read_credentials())
+        try:
+            return await self._exchange(body)
+        except RpcUnauthorized:
+            # Such credentials are new after every start of the node.
+            fresh = self._authorization(self._read_credentials())
+            if fresh == self._headers:
+                raise
+            self._headers = fresh
+            return await self._exchange(body)
+
+    def _authorization(self, credentials: str) -> dict[str, str]:
+        user, _, password = credentials.partition(":")
+        self._secrets = (*self._url_secrets, *([password] if password else []))
+        return _basic(user, password)
+
+    async def _exchange(self, body: bytes) -> bytes:
         try:
             async with self._session.post(
                 self._url, data=body, headers=self._headers, allow_redirects=False
             ) as response:
-                if response.status != 200:
-                    raise self._bad_status(response)
-                return await self._read(response)
+                told = response.status in self._error_statuses and response.content_type == "application/json"
+                if response.status == 200 or told:
+                    return await self._read(response)
+                raise self._bad_status(response)
         except TimeoutError:
             raise self._unusable("The node did not answer in time.") from None
         except aiohttp.ClientError as error:
@@ -288,9 +349,11 @@ class RpcClient:
         kind = SourceUnavailable
         if status in _TRANSIENT_STATUSES:
             kind = _Transient
+        elif status == 401:
+            kind = RpcUnauthorized
         elif 400 <= status < 500:
             kind = RpcBeyond
-        reason = "asks to be called less often" if status == 429 else "cannot answer"
+        reason = _REASONS.get(status, "cannot answer")
         return kind(
             f"The node {reason} (HTTP {status}).", object_id=self.name, retry_after_seconds=retry_after
         )
@@ -382,7 +445,11 @@ def _split_url(text: str) -> tuple[URL, dict[str, str]]:
         return bare, {}
     if ":" in (user or ""):
         raise problem
-    return bare, {"Authorization": aiohttp.encode_basic_auth(user or "", password or "", encoding="utf-8")}
+    return bare, _basic(user or "", password or "")
+
+
+def _basic(user: str, password: str) -> dict[str, str]:
+    return {"Authorization": aiohttp.encode_basic_auth(user, password, encoding="utf-8")}
 
 
 def _secret_parts(url: URL) -> tuple[str, ...]:
