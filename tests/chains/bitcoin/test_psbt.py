@@ -2,7 +2,7 @@
 
 Signed and finished here by the library's own keys; `tests/scenarios/litecoin` has a real node sign and mine them.
 Planted bugs seen to fail: change at branch 0; witnesses' weight left out; the script of an input not compared; the
-lengths of two kinds of input exchanged; an origin's path left out.
+weights of two kinds of input exchanged; an origin's path left out; dust sent.
 """
 
 from __future__ import annotations
