@@ -258,10 +258,23 @@ class ResolveDispute(Body, frozen=True):
 class RegisterWallet(Body, frozen=True):
     """An account's public key. A private key is refused."""
 
-    family: Annotated[str, Meta(min_length=1, max_length=64, examples=["evm"])]
+    family: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=64,
+            description="evm, bitcoin, litecoin or tron.",
+            examples=["evm"],
+        ),
+    ]
     account_key: Annotated[
         str,
-        Meta(min_length=1, max_length=2000, description="An xpub, of the account.", examples=[EXAMPLE_XPUB]),
+        Meta(
+            min_length=1,
+            max_length=4096,
+            description="The account's extended public key; for Bitcoin and Litecoin also an output descriptor.",
+            examples=[EXAMPLE_XPUB],
+        ),
     ]
     label: Annotated[str, Meta(max_length=200)] = ""
 

@@ -1,7 +1,7 @@
 """What differs between network families when an address is issued and shown, behind one protocol.
 
-For: registering wallets, issuing and presenting payment options, and refunds. Holds true: addresses are compared in normal form only and
-shown in display form only. Must not: ask a node anything; that is each family's source.
+For: registering wallets, issuing and presenting payment options, and refunds. Holds true: addresses are compared in
+normal form only and shown in display form only. Must not: ask a node anything; that is each family's source.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
+from tallystick.chains.bitcoin.family import BitcoinFamily
 from tallystick.chains.evm import addresses as evm_addresses
 from tallystick.chains.evm.payment_uri import payment_uri as evm_payment_uri
 from tallystick.chains.evm.payment_uri import unsigned_transaction as evm_unsigned_transaction
+from tallystick.chains.tron.family import Tron
 from tallystick.core.money import Asset
 from tallystick.core.network import Network
 
@@ -139,4 +141,9 @@ class Evm:
         )
 
 
-FAMILIES: Final[Mapping[str, Family]] = {"evm": Evm()}
+FAMILIES: Final[Mapping[str, Family]] = {
+    "evm": Evm(),
+    "bitcoin": BitcoinFamily("bitcoin"),
+    "litecoin": BitcoinFamily("litecoin"),
+    "tron": Tron(),
+}

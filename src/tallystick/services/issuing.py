@@ -71,9 +71,16 @@ async def allocate(
         raise Conflict(
             f"No {network.family} wallet is registered.", remedy="Register one with POST /v1/wallets first."
         )
+    family = FAMILIES[network.family]
+    if not family.suits(wallet.account_key, network):
+        raise Conflict(
+            f"The {network.family} wallet's key is for test networks, and {network.name} moves real money.",
+            object_id=wallet.id,
+            remedy="Register the account's key for the main network with POST /v1/wallets.",
+        )
     async with ctx.database.aside() as connection:
         index = await SQL.next_index.value(connection, key_fingerprint=wallet.key_fingerprint)
-    address = FAMILIES[network.family].derive(wallet.account_key, index)
+    address = family.derive(wallet.account_key, index)
     return replace(
         option,
         terms=replace(option.terms, active=True),

@@ -14,12 +14,12 @@ less than the customary 20.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from tallystick.chains.evm.addresses import EvmAccountKey
+from tallystick.chains.families import FAMILIES, AccountKey
+from tallystick.chains.private_keys import refuse_private
 from tallystick.core.errors import AlreadyExists, InvalidInput, NotFound
 from tallystick.core.ids import IdKind
 from tallystick.db import wallets as rows
@@ -29,14 +29,9 @@ from tallystick.services import objects
 from tallystick.services.context import Context
 from tallystick.services.paging import LIMIT_DEFAULT, Page, page_of
 
-FAMILIES: Final = ("evm", "tron", "bitcoin", "litecoin")
-SUPPORTED: Final = ("evm",)
 FIRST_ADDRESSES: Final = 3
 GAP_LIMIT_CUSTOMARY: Final = 20
 LABEL_LENGTH_MAX: Final = 200
-
-# Private keys are refused under every family, also those that this version does not speak.
-_PRIVATE_EXTENDED: Final = re.compile(r"(?:[xyztuvYZUV]prv|[LMt]tpv|dgpv)[1-9A-HJ-NP-Za-km-z]{8}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +50,7 @@ async def register_wallet(
 
     Raises InvalidInput at /account_key, /family or /label; AlreadyExists when this merchant has the key.
     """
-    key = _parse(new)
+    key = _parse(ctx, new)
     if len(new.label) > LABEL_LENGTH_MAX:
         raise InvalidInput.at("/label", f"must be at most {LABEL_LENGTH_MAX} characters")
     row = WalletRow(
@@ -68,7 +63,10 @@ async def register_wallet(
         next_index=0,
     )
     if not await rows.insert_wallet(connection, merchant_id, row):
-        raise AlreadyExists("This account key is registered already.", remedy="List the wallets to find it.")
+        raise AlreadyExists(
+            "This account key is registered already, perhaps in another form or for another family of networks.",
+            remedy="List the wallets to find it. For another family give another account's key.",
+        )
     return await get_wallet(connection, ctx, merchant_id, row.id)
 
 
@@ -95,29 +93,30 @@ async def list_wallets(
     return Page(data=[await _render(connection, ctx, row) for row in kept], next_cursor=next_cursor)
 
 
-def _parse(new: NewWallet) -> EvmAccountKey:
-    if _PRIVATE_EXTENDED.search(new.account_key):
+def _parse(ctx: Context, new: NewWallet) -> AccountKey:
+    refuse_private(new.account_key, "/account_key")  # under every family, also one that there is not
+    family = FAMILIES.get(new.family)
+    if family is None:
+        raise InvalidInput.at("/family", f"must be one of {', '.join(FAMILIES)}")
+    key = family.parse_account_key(new.account_key, pointer="/account_key")
+    networks = [one for one in ctx.networks.values() if one.family == new.family]
+    if networks and not any(family.suits(new.account_key.strip(), one) for one in networks):
         raise InvalidInput.at(
             "/account_key",
-            "This looks like a private key. Tallystick never needs one: give the account's public key. "
-            "If this was a real key, regard it as disclosed and move its funds.",
+            "This key is for test networks, and here real money is received. Give the account's key for the main "
+            "network.",
         )
-    if new.family not in SUPPORTED:
-        known = new.family in FAMILIES
-        detail = "this version supports evm only" if known else f"must be one of {', '.join(FAMILIES)}"
-        raise InvalidInput.at("/family", detail)
-    return EvmAccountKey.parse(new.account_key, pointer="/account_key")
+    return key
 
 
 @lru_cache(maxsize=1024)
-def _first_addresses(account_key: str) -> tuple[str, ...]:
-    """Showing a wallet again should not cost three point multiplications again."""
-    key = EvmAccountKey.parse(account_key)
-    return tuple(key.derive(index) for index in range(FIRST_ADDRESSES))
+def _first_addresses(family: str, account_key: str) -> tuple[str, ...]:
+    """Showing a wallet again should not cost three point multiplications again. In normal form."""
+    return tuple(FAMILIES[family].derive(account_key, index) for index in range(FIRST_ADDRESSES))
 
 
 async def _render(connection: Connection, ctx: Context, row: WalletRow) -> objects.Wallet:
-    first = _first_addresses(row.account_key)
+    family = FAMILIES[row.family]
     gap = GAP_LIMIT_CUSTOMARY
     if row.next_index >= GAP_LIMIT_CUSTOMARY:  # else no step can be wider
         gap = max(gap, await rows.paid_gap(connection, row.key_fingerprint))
@@ -127,7 +126,11 @@ async def _render(connection: Connection, ctx: Context, row: WalletRow) -> objec
         label=row.label,
         account_key=row.account_key,
         first_addresses={
-            network.name: list(first) for network in ctx.networks.values() if network.family == row.family
+            network.name: [
+                family.display(one, network) for one in _first_addresses(row.family, row.account_key)
+            ]
+            for network in ctx.networks.values()
+            if network.family == row.family and family.suits(row.account_key, network)
         },
         next_index=row.next_index,
         gap=gap,

@@ -24,6 +24,7 @@ import coincurve
 from bip32 import BIP32
 
 from tallystick.chains.evm.keccak import keccak256
+from tallystick.chains.private_keys import refuse_private
 from tallystick.core.errors import InvalidInput
 
 ACCOUNT_KEY_LENGTH_MAX: Final = 512
@@ -39,18 +40,6 @@ _HARDENED: Final = 2**31
 _ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
 _TX_HASH: Final = re.compile(r"0x[0-9a-fA-F]{64}", re.ASCII)
 _NOBODYS_MAX: Final = 0xFFFF
-# Extended private keys of Bitcoin and Litecoin, wherever in the text they stand (SLIP-132 and the coins'
-# own).
-_PRIVATE_PREFIX: Final = re.compile(r"(?:[xyztuvYZUV]prv|[LMt]tpv|dgpv)[1-9A-HJ-NP-Za-km-z]{8}", re.ASCII)
-_PRIVATE_TEXTS: Final = (
-    re.compile(r"(?:0[xX])?[0-9a-fA-F]{64}", re.ASCII),  # a raw key
-    re.compile(r"(?:0[xX])?[0-9a-fA-F]{128}", re.ASCII),  # a seed
-    re.compile(r"[5KL9cTQ6][1-9A-HJ-NP-Za-km-z]{50,51}", re.ASCII),  # wallet import format
-    re.compile(r"6P[1-9A-HJ-NP-Za-km-z]{56}", re.ASCII),  # an encrypted key (BIP38)
-    re.compile(r"\{.*", re.DOTALL),  # a key file
-    # A recovery phrase (BIP39) in any language, its words perhaps numbered.
-    re.compile(r"(?:(?:\d{1,2}[.):]?\s*)?[^\W\d_]+[\s,;]+){11,}(?:\d{1,2}[.):]?\s*)?[^\W\d_]+"),
-)
 _OTHER_FAMILY_PREFIXES: Final = (
     "ypub", "zpub", "Ypub", "Zpub", "upub", "vpub", "Upub", "Vpub", "Ltub", "Mtub", "ttub", "dgub",
 )  # fmt: skip
@@ -72,6 +61,8 @@ class EvmAccountKey:
         `wanted` is how the refusals name what they ask for: TRON's keys are read here as well.
         """
         key = text.strip()
+        if len(key) <= ACCOUNT_KEY_LENGTH_MAX:
+            refuse_private(key, pointer)
         problem = _refusal(key, wanted)
         account = None if problem else _account(key)
         if account is None:
@@ -150,11 +141,6 @@ def _refusal(key: str, wanted: str) -> str | None:
     """Why the text cannot be an account key, or None if it may be one. Never holds a part of the text."""
     if len(key) > ACCOUNT_KEY_LENGTH_MAX:
         return f"An account key has no more than {ACCOUNT_KEY_LENGTH_MAX} characters."
-    if _PRIVATE_PREFIX.search(key) or any(form.fullmatch(key) for form in _PRIVATE_TEXTS):
-        return (
-            "This looks like a private key or a recovery phrase. Tallystick never needs one: give the "
-            "account's public key (xpub). If this was a real key, regard it as disclosed and move its funds."
-        )
     if key.startswith(_OTHER_FAMILY_PREFIXES):
         return f"This is a key for a network of the Bitcoin family. Give the xpub of {wanted}."
     if "(" in key or "[" in key:
