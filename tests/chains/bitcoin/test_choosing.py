@@ -126,7 +126,7 @@ def test_what_has_to_be_in_comes_first() -> None:
 
 def test_what_costs_more_to_spend_than_it_holds_is_never_in() -> None:
     known = [unspent(1, 68), unspent(2, 69), unspent(3, 10_000)]
-    found = choose(known, 5_000, COSTS, first=[one.outpoint for one in known])
+    found = choose(known, 5_000, COSTS, first=[one.outpoint for one in known[:2]])
     assert isinstance(found, Choice)
     assert {one.amount for one in found.inputs} == {69, 10_000}
 
