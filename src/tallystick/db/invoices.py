@@ -57,7 +57,7 @@ class StoredQuote:
 
 @dataclass(frozen=True, slots=True)
 class StoredOption:
-    """A payment option as stored."""
+    """A payment option as stored. `account_key` is that of the wallet which its address comes from."""
 
     terms: OptionTerms
     family: str
@@ -69,6 +69,7 @@ class StoredOption:
     policy_name: str
     policy_version: int
     policy_explanation: str
+    account_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +291,7 @@ def _option(row: Record) -> StoredOption:
         policy_name=row["policy_name"],
         policy_version=row["policy_version"],
         policy_explanation=row["policy_explanation"],
+        account_key=row["account_key"],
     )
 
 

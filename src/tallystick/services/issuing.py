@@ -88,4 +88,5 @@ async def allocate(
         address=address,
         wallet_id=wallet.id,
         derivation_index=index,
+        account_key=wallet.account_key,
     )

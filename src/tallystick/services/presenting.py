@@ -141,9 +141,10 @@ def _option(
     if network is not None and option.address is not None:
         uri = family.payment_uri(network, asset, option.address, amounts.due or terms.amount_expected)
     derivation = None
-    if option.wallet_id is not None and option.derivation_index is not None:
+    if option.wallet_id and option.account_key and option.derivation_index is not None:
+        index = option.derivation_index
         derivation = objects.Derivation(
-            wallet_id=option.wallet_id, path=f"0/{option.derivation_index}", index=option.derivation_index
+            wallet_id=option.wallet_id, path=family.derivation_path(option.account_key, index), index=index
         )
     by_depth = terms.requirement.finality is Finality.DEPTH
     return objects.PaymentOption(

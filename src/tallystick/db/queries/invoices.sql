@@ -17,7 +17,7 @@ ORDER BY i.id;
 -- Options in the merchant's order, each with its quote in force, those before it that value a transfer (an invoice open for
 -- a month can have tens of thousands), and where its address comes from.
 SELECT o.*, q.rate, q.source AS rate_source, q.quoted_at, q.expires_at AS quote_expires_at, q.spread_bps,
-       a.wallet_id, a.derivation_index, n.family,
+       a.wallet_id, a.derivation_index, w.account_key, n.family,
        CASE WHEN o.quote_number > 1 THEN (
            SELECT json_agg(json_build_object('amount', e.amount_expected, 'ended_at', f.quoted_at) ORDER BY e.number)
            FROM (
@@ -34,6 +34,7 @@ FROM payment_options AS o
 JOIN networks AS n ON n.name = o.network
 JOIN quotes AS q ON q.option_id = o.id AND q.number = o.quote_number
 LEFT JOIN addresses AS a ON a.option_id = o.id
+LEFT JOIN wallets AS w ON w.id = a.wallet_id
 WHERE o.invoice_id = ANY(:ids::text[])
 ORDER BY o.invoice_id, o.position;
 
