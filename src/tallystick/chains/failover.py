@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from tallystick.chains.source import ChainIdentity, NodeState
-from tallystick.core.chain import BlockHeader
+from tallystick.core.chain import BlockHeader, BlockRef
 from tallystick.core.errors import (
     BlockNotFound,
     ConfigurationError,
@@ -78,6 +78,15 @@ class Patience:
 
     aside_seconds: float = 10.0
     agreement_timeout_seconds: float | None = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """What the node `name` has at the height of a block of ours."""
+
+    name: str
+    ours: BlockRef
+    theirs: str
 
 
 class NodePool(Generic[NodeT]):
@@ -222,23 +231,25 @@ class NodePool(Generic[NodeT]):
             raise problems[0]
         return ChainIdentity(self._expected.chain, self._genesis)
 
-    async def confirm_agreement(self, header: BlockHeader) -> None:
+    async def confirm_agreement(self, header: BlockHeader, below: Sequence[BlockRef] = ()) -> None:
         """Ask the other nodes for their block at this height. Raises SourcesDisagree, or WrongChain.
 
-        A node that is behind or silent does not disagree. With one node there is nobody to ask. Where it is forgotten
+        `below`: blocks that it stands on, oldest first. A node that has no block so high is asked for the newest of
+        them that it has: else one node could be a block ahead of all others for ever, on a chain of its own. One that
+        is behind all of them or silent does not disagree. With one node there is nobody to ask. Where it is forgotten
         who named the header, it was the node that is asked first.
         """
         origin = self._origins.get(header.hash) or self.in_order()[0]
         others = [node for node in self.nodes if node is not origin]
-        answers = await self._of_each(others, lambda node: self._hash_of(node, header.height))
+        chain = [*below, header.ref]
+        answers = await self._of_each(others, lambda node: self._newest_of(node, chain))
         for answer in answers:
             if isinstance(answer, SourceError):
                 raise answer
-        for node, answer in zip(others, answers, strict=True):
-            if answer is not None and answer != header.hash:
+            if answer is not None and answer.theirs != answer.ours.hash:
                 raise SourcesDisagree(
-                    f"Node {node.name} has block {answer} where another node has {header.hash}.",
-                    object_id=f"{self._expected.network} block {header.height}",
+                    f"Node {answer.name} has block {answer.theirs} where another node has {answer.ours.hash}.",
+                    object_id=f"{self._expected.network} block {answer.ours.height}",
                     remedy="Crediting waits until they agree; if it lasts, find out which node is wrong.",
                 )
 
@@ -275,23 +286,46 @@ class NodePool(Generic[NodeT]):
             remedy="Correct the network's nodes or its chain; nothing is credited until then.",
         )
 
-    async def _hash_of(self, node: NodeT, height: int) -> str | None:
-        """The node's block at `height`, or None if it is silent or behind. Raises WrongChain."""
+    async def _newest_of(self, node: NodeT, chain: Sequence[BlockRef]) -> _Compared | None:
+        """The newest of these blocks at whose height the node has one. None: silent, or behind. Raises WrongChain."""
         seconds = self._patience.agreement_timeout_seconds
         try:
             async with nullcontext() if seconds is None else asyncio.timeout(seconds):
                 if not node.verified:
                     await self._verify(node)
-                return await self._hash_at(node, height)
+                return await self._search(node, chain)
         except WrongChain:
             raise
-        except BlockNotFound:
-            return None
         except SourceError as error:
             self.put_aside(node, error)
         except TimeoutError:
             self.put_aside(node, SourceUnavailable("The node did not answer in time."))
         return None
+
+    async def _search(self, node: NodeT, chain: Sequence[BlockRef]) -> _Compared | None:
+        """Nearly always the node has the last. Else halve: one that has a block has all below it."""
+        found = await self._compared(node, chain[-1])
+        if found is not None or len(chain) == 1:
+            return found
+        found = await self._compared(node, chain[0])
+        if found is None:
+            return None
+        there, missing = 0, len(chain) - 1
+        while missing - there > 1:
+            middle = (there + missing) // 2
+            answer = await self._compared(node, chain[middle])
+            if answer is None:
+                missing = middle
+            else:
+                there, found = middle, answer
+        return found
+
+    async def _compared(self, node: NodeT, ours: BlockRef) -> _Compared | None:
+        try:
+            theirs = await self._hash_at(node, ours.height)
+        except BlockNotFound:
+            return None
+        return None if theirs is None else _Compared(node.name, ours, theirs)
 
     async def _of_each(
         self, nodes: Sequence[NodeT], question: Callable[[NodeT], Awaitable[ResultT]]

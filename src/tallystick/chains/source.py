@@ -74,10 +74,11 @@ class Source(Protocol):
         """
         ...
 
-    async def confirm_agreement(self, header: BlockHeader) -> None:
+    async def confirm_agreement(self, header: BlockHeader, below: Sequence[BlockRef] = ()) -> None:
         """Ask every other node for its block at this height; SourcesDisagree if one names another hash.
 
-        A node that is behind or silent does not disagree; it is shown in `nodes`.
+        `below`: blocks that it stands on, oldest first. A node that has no block so high is asked for the newest of
+        them that it has. One that is behind all of them or silent does not disagree; it is shown in `nodes`.
         """
         ...
 

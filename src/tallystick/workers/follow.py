@@ -47,6 +47,7 @@ log = structlog.get_logger(__name__)
 
 STANDBY_SECONDS: Final = 2.0
 REORG_BLOCKS_MAX: Final = 512
+AGREED_BLOCKS_MAX: Final = 128  # how far behind a node may be and still be asked whether it is on our chain
 PRUNE_EVERY_BLOCKS: Final = 256
 KEEP_DEPTHS: Final = 10
 KEEP_BLOCKS_MIN: Final = 1000
@@ -169,10 +170,11 @@ class Follower:
         """Apply the very first block: the head, or where the configuration says. It stands on nothing we know."""
         start = self._options.start_height
         height = head.header.height if start is None else min(start, head.header.height)
-        agreed = await self._agreed(head, height)
+        header = await self._header(head, height)
         first = await self.source.block_at(height)
-        if first.header.hash != agreed.hash:
+        if first.header != header:
             raise changed_while_read(self._network.name)
+        await self.source.confirm_agreement(header)
         await self._apply(Step(None, (first,), None, head.safe_height, head.finalized_height))
         return height < head.header.height
 
@@ -247,8 +249,11 @@ class Follower:
         One block stands for the whole batch: each names its parent, so nodes that agree on the last agree on all.
         """
         try:
-            newest = await self._agreed(head, last)
+            newest = await self._header(head, last)
             blocks = await read_batch(self.source, below, newest)
+            if blocks:
+                chain = [*await self._best_below(below), *(one.header.ref for one in blocks[:-1])]
+                await self.source.confirm_agreement(newest, chain)
         except SourceError:
             self._batch.failed(last - below.height)
             raise
@@ -256,11 +261,21 @@ class Follower:
             self._batch.succeeded()
         return blocks
 
-    async def _agreed(self, head: Head, height: int) -> BlockHeader:
-        """The header at a height, which no node contradicts. Raises SourcesDisagree."""
-        header = head.header if height == head.header.height else await self.source.header_at(height)
-        await self.source.confirm_agreement(header)
-        return header
+    async def _best_below(self, block: BlockRef) -> list[BlockRef]:
+        """Our newest blocks up to this one, oldest first: for nodes that are behind. Empty where there is one node."""
+        if len(self.source.nodes()) == 1:
+            return []
+        async with self._ctx.database.connection() as connection:
+            rows = await SQL.best_blocks.all(
+                connection,
+                network=self._network.name,
+                height=block.height,
+                row_count=min(self._network.safety_depth, AGREED_BLOCKS_MAX),
+            )
+        return [BlockRef(row["hash"], row["height"]) for row in reversed(rows)]
+
+    async def _header(self, head: Head, height: int) -> BlockHeader:
+        return head.header if height == head.header.height else await self.source.header_at(height)
 
     async def _check_standing(self, cursor: BlockRef, head: Head, row: Record) -> None:
         """The node has nothing above our cursor: it is level with us, behind, or on another branch."""
@@ -323,6 +338,7 @@ class Follower:
         """The highest block that the node's chain shares with ours, searched as deep as is safe."""
         decided = row["resume_decided_at"] is not None
         depth_max = self._network.safety_depth
+        theirs: BlockHeader | None = None
         async with self._ctx.database.connection() as connection:
             rows = await SQL.best_blocks.all(
                 connection,
@@ -334,25 +350,33 @@ class Follower:
             block = BlockRef(found["hash"], found["height"])
             if block.height > head.header.height:
                 continue
-            theirs: BlockHeader = await self.source.header_at(block.height)
-            ancestor = common_ancestor((block,), {theirs.height: theirs.hash})
-            if ancestor is not None:
-                self._refuse_below_finality(ancestor, row, decided=decided)
+            header = await self.source.header_at(block.height)
+            ancestor = common_ancestor((block,), {header.height: header.hash})
+            if ancestor is None:
+                theirs = header
+                continue
+            finalized = row["finalized_height"]
+            if decided or finalized is None or ancestor.height >= finalized:
                 return ancestor
-        raise ReorgTooDeep(
-            f"The best chain changed deeper than {depth_max} blocks below height {cursor.height}.",
+            raise await self._too_deep(
+                theirs, f"Block {finalized} was called final by the network and is no longer in its chain."
+            )
+        raise await self._too_deep(
+            theirs, f"The best chain changed deeper than {depth_max} blocks below height {cursor.height}."
+        )
+
+    async def _too_deep(self, theirs: BlockHeader | None, what: str) -> ReorgTooDeep:
+        """What halts the network until a person decides. One node's word must not: raises SourcesDisagree.
+
+        `theirs` is the lowest block that took the place of one of ours.
+        """
+        if theirs is not None:
+            await self.source.confirm_agreement(theirs)
+        return ReorgTooDeep(
+            what,
             object_id=self._network.name,
             remedy="Find out what happened to the chain; then `tallystick network resume` follows the node again.",
         )
-
-    def _refuse_below_finality(self, ancestor: BlockRef, row: Record, *, decided: bool) -> None:
-        finalized = row["finalized_height"]
-        if finalized is not None and ancestor.height < finalized and not decided:
-            raise ReorgTooDeep(
-                f"Block {finalized} was called final by the network and is no longer in its chain.",
-                object_id=self._network.name,
-                remedy="Find out what happened to the chain; then `tallystick network resume` follows the node again.",
-            )
 
     def _step(
         self, expected: BlockRef, blocks: tuple[Block, ...], head: Head, ancestor: BlockRef | None = None

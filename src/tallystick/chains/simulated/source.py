@@ -116,12 +116,9 @@ class SimulatedSource:
 
         return await self._ask(ask)
 
-    async def confirm_agreement(self, header: BlockHeader) -> None:
-        """Ask the other nodes for their block at this height. Raises SourcesDisagree, or WrongChain.
-
-        A node that is behind or silent does not disagree. With one node there is nobody to ask.
-        """
-        await self._pool.confirm_agreement(header)
+    async def confirm_agreement(self, header: BlockHeader, below: Sequence[BlockRef] = ()) -> None:
+        """See Source.confirm_agreement. Raises SourcesDisagree, or WrongChain."""
+        await self._pool.confirm_agreement(header, below)
 
     async def mempool(self, asked: Sequence[str] = ()) -> MempoolSnapshot:
         """What the node in use shows outside any block. Raises SourceError; no node is put aside for it."""
