@@ -21,7 +21,7 @@ AddressText = Annotated[str, Meta(min_length=42, max_length=42)]
 """41 and 20 bytes in hex."""
 ContractText = Annotated[str, Meta(min_length=40, max_length=42)]
 """The writer of a log: 20 bytes in hex, without the 41 that stands before them elsewhere."""
-Count = Annotated[int, Meta(ge=0, lt=2**63)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 """A signed 64-bit number of the protocol that is never negative."""
 
 

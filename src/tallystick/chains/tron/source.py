@@ -7,8 +7,9 @@ transactions come from one node and are checked against each other (`blocks`) be
 `finalized_height` is the solidified block: more than two thirds of the producers built on it, and nodes never leave it.
 Must not: treat a refusal or an empty answer as an empty block, or ask more often than it has to.
 
-Requests, with one node and a poll every 3 s: a header each poll; the solidified height every third block; block and
-infos for each block. That is about 96,000 a day, just below the 100,000 that TronGrid gives away. Headers are asked for
+Requests, with one node and a poll every 3 s: a header each poll; the solidified height every third block; the first
+block every thirtieth; block and infos for each block. That is about 97,000 a day, just below the 100,000 that TronGrid
+gives away. Headers are asked for
 without their transactions (`wallet/getblock`), from nodes that are too old for that as whole blocks
 (`wallet/getnowblock`).
 
@@ -26,8 +27,8 @@ from typing import Any, Final, TypeVar
 import aiohttp
 import msgspec
 
-from tallystick.chains.json_rpc import RpcLimits, new_session, node_name
 from tallystick.chains.failover import Expected, Node, NodePool, Patience, not_found
+from tallystick.chains.json_rpc import RpcLimits, new_session, node_name
 from tallystick.chains.source import ChainIdentity, NodeState
 from tallystick.chains.tron.blocks import checked_block, header_of, shows_inner
 from tallystick.chains.tron.chains import chain_id_of
@@ -40,6 +41,9 @@ ResultT = TypeVar("ResultT")
 
 SOLIDIFIED_EVERY_BLOCKS: Final = 3
 """How far the head moves until the solidified height, which trails it by 19 blocks, is asked for again."""
+
+CHAIN_EVERY_BLOCKS: Final = 30
+"""How far the head moves until the node's first block is looked at again: another chain may be behind a balancer."""
 
 _BLOCK: Final = msgspec.json.Decoder(BlockAnswer)
 _INFOS: Final[msgspec.json.Decoder[list[Info] | Refusal]] = msgspec.json.Decoder(list[Info] | Refusal)
@@ -69,13 +73,15 @@ class _Node(Node):
     """A node, its health as last seen, and what is known about it.
 
     `bare_headers`: it gives headers without their blocks. `inner_told`: it was seen to keep inner transactions.
-    `solidified` is its solidified height, and the height of its head when that was asked for.
+    `solidified` is its solidified height, and the height of its head when that was asked for; `chain_seen_at` that of
+    its head when its first block was looked at.
     """
 
     client: TronClient
     bare_headers: bool = True
     inner_told: bool = False
     solidified: tuple[int, int] | None = None
+    chain_seen_at: int | None = None
 
 
 class TronSource:
@@ -175,8 +181,11 @@ class TronSource:
         Asked for after the head, it may be above it by a block: then the head is what is told.
         """
         header = self._pool.note_head(node, await _newest(node, "wallet"))
+        if not _recent(node.chain_seen_at, header.height, CHAIN_EVERY_BLOCKS):
+            self._pool.expect_chain(node, (await self._read_identity(node)).chain)
+            node.chain_seen_at = header.height
         last = node.solidified
-        if last is None or not 0 <= header.height - last[1] < SOLIDIFIED_EVERY_BLOCKS:
+        if last is None or not _recent(last[1], header.height, SOLIDIFIED_EVERY_BLOCKS):
             solidified = (await _newest(node, "walletsolidity")).height
             node.solidified = last = solidified, header.height
         return Head(header, None, min(last[0], header.height))
@@ -195,7 +204,13 @@ class TronSource:
 
 def _reconsider(node: _Node) -> None:
     """After trouble it may be another node behind the same name."""
-    node.bare_headers, node.inner_told, node.solidified = True, False, None
+    node.bare_headers, node.inner_told = True, False
+    node.solidified = node.chain_seen_at = None
+
+
+def _recent(last: int | None, height: int, blocks: int) -> bool:
+    """Whether what was asked at the height `last` need not be asked again at `height`, which may have gone back."""
+    return last is not None and 0 <= height - last < blocks
 
 
 async def _newest(node: _Node, interface: str) -> BlockHeader:
