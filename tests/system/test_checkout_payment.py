@@ -33,6 +33,7 @@ from tests.support.stand import until
 # One installation for all of them: starting it takes longer than what is done with it.
 MODULE: Final = "module"
 pytestmark = [
+    pytest.mark.xdist_group("checkout_payment"),
     pytest.mark.browser,
     pytest.mark.chain,
     pytest.mark.slow,
@@ -82,10 +83,10 @@ async def browser() -> AsyncIterator[Browser]:
 
 @dataclass(slots=True)
 class Customer:
-    """Somebody who pays one invoice, with two tabs open on it."""
+    """Somebody who pays one invoice, with two tabs open on it, and looks at it without script from time to time."""
 
     shop: Installation
-    browser: Browser
+    still: Visit
     chain: Chain
     token: str
     url: str
@@ -114,10 +115,10 @@ class Customer:
         """Once the server has read the chain, both tabs get to show what it shows, and a reload shows the same."""
         page = self.tabs["light"].page
         await until_read(self.shop, self.chain)
-        async with visitor(self.browser, device=self.device, javascript=False) as still:
-            await still.page.goto(page.url)
-            shown = await seen_on(still.page)
-            assert still.problems == []
+        await self.still.page.goto(page.url)
+        shown = await seen_on(self.still.page)
+        await self.still.page.goto("about:blank")  # left open, it would refresh itself at any moment
+        assert self.still.problems == []
         for scheme, tab in self.tabs.items():
             await until_shown(tab.page, shown, f"the {scheme} tab stayed behind")
         await page.reload()
@@ -202,9 +203,8 @@ async def test_a_whole_payment_in_two_tabs_through_a_power_cut_and_a_reorganisat
             scheme: await stack.enter_async_context(visitor(browser, device=device, dark=scheme == "dark"))
             for scheme in ("light", "dark")
         }
-        customer = Customer(
-            shop, browser, chain, shop.networks[0].token, page_url, device, folder, asset, tabs
-        )
+        still = await stack.enter_async_context(visitor(browser, device=device, javascript=False))
+        customer = Customer(shop, still, chain, shop.networks[0].token, page_url, device, folder, asset, tabs)
         for tab in tabs.values():
             await tab.page.goto(page_url)
             await tab.page.wait_for_selector("body[data-live]")
