@@ -14,6 +14,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from tallystick.chains.bitcoin.addresses import witness_of
+
 INPUTS_MAX: Final = 200
 """More inputs than a person can check, and slower to sign than hardware wallets allow."""
 
@@ -107,14 +109,9 @@ def dust_limit(family: str, script: str) -> int:
     takes 148 bytes, or 67 with a witness.
     """
     program = bytes.fromhex(script)
-    spending = 67 if is_witness_program(program) else 148
+    version, _ = witness_of(program)
+    spending = 148 if version is None else 67
     return (output_bytes(len(program)) + spending) * DUST_RATE[family] // 1000
-
-
-def is_witness_program(script: bytes) -> bool:
-    """Whether an output's script is a version and 2 to 40 bytes (BIP 141)."""
-    versioned = 4 <= len(script) <= 42 and (script[0] == 0 or 0x51 <= script[0] <= 0x60)
-    return versioned and script[1] == len(script) - 2
 
 
 def input_weight(kind: str, *, signatures: int = 1, witness_script_bytes: int = 0) -> int:
