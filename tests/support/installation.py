@@ -36,8 +36,43 @@ class NodeAt:
     token: str
     confirmations: int = 3
 
+    def text(self) -> str:
+        """The network's part of the TOML file."""
+        return f"""
+[networks.{self.name}]
+kind = "evm"
+chain_id = {self.chain_id}
+rpc = ["{self.url}"]
+native = {{ symbol = "ETH", decimals = 18 }}
+confirmations = {self.confirmations}
+poll_interval_ms = 100
+[networks.{self.name}.tokens.DUSD]
+contract = "{self.token}"
+decimals = 6
+"""
 
-def configuration(folder: Path, port: int, networks: Sequence[NodeAt]) -> str:
+
+@dataclass(frozen=True, slots=True)
+class LitecoindAt:
+    """A Litecoin network of the configuration. The URL holds the node's name and password."""
+
+    name: str
+    url: str
+    confirmations: int = 3
+
+    def text(self) -> str:
+        """The network's part of the TOML file."""
+        return f"""
+[networks.{self.name}]
+kind = "bitcoin"
+chain = "litecoin-regtest"
+rpc = ["{self.url}"]
+confirmations = {self.confirmations}
+poll_interval_ms = 100
+"""
+
+
+def configuration(folder: Path, port: int, networks: Sequence[NodeAt | LitecoindAt]) -> str:
     """The TOML file."""
     text = f"""
 listen = "127.0.0.1:{port}"
@@ -47,21 +82,9 @@ allow_private_targets = true
 [rates.static]
 "ETH/USD" = "2500"
 "DUSD/USD" = "1"
+"LTC/USD" = "100"
 """
-    for network in networks:
-        text += f"""
-[networks.{network.name}]
-kind = "evm"
-chain_id = {network.chain_id}
-rpc = ["{network.url}"]
-native = {{ symbol = "ETH", decimals = 18 }}
-confirmations = {network.confirmations}
-poll_interval_ms = 100
-[networks.{network.name}.tokens.DUSD]
-contract = "{network.token}"
-decimals = 6
-"""
-    return text
+    return text + "".join(network.text() for network in networks)
 
 
 @dataclass(slots=True)
@@ -70,6 +93,7 @@ class Installation:
 
     folder: Path
     networks: Sequence[NodeAt]
+    litecoin: Sequence[LitecoindAt] = ()
     port: int = field(default_factory=free_port)
     api_key: str = ""
     process: asyncio.subprocess.Process | None = None
@@ -90,7 +114,7 @@ class Installation:
 
     async def start(self) -> None:
         """Start the server and wait until it is ready."""
-        self.config.write_text(configuration(self.folder, self.port, self.networks))
+        self.config.write_text(configuration(self.folder, self.port, [*self.networks, *self.litecoin]))
         log = (self.folder / f"server-{self.starts}.log").open("wb")
         self.starts += 1
         self.process = await asyncio.create_subprocess_exec(
@@ -144,11 +168,14 @@ class Installation:
         assert process.returncode == 0, problems.decode()
         return json.loads(out)
 
-    async def open_shop(self, name: str = "Tally & Sons") -> None:
+    async def open_shop(
+        self, name: str = "Tally & Sons", *, family: str = "evm", key: str | None = None
+    ) -> None:
         """Make a merchant with a wallet while the server runs."""
         made = await self.command("merchant", "create", "--name", name)
         self.api_key = made["api_key"]
-        await self.post("/v1/wallets", {"family": "evm", "account_key": account_key(), "label": "main"})
+        wallet = {"family": family, "account_key": key or account_key(), "label": "main"}
+        await self.post("/v1/wallets", wallet)
 
     def session(self) -> aiohttp.ClientSession:
         """An HTTP session with the shop's key."""

@@ -92,14 +92,17 @@ def payments_by_tx(invoice: dict[str, Any]) -> dict[str, str]:
 
 @dataclass(slots=True)
 class LiteShop:
-    """One merchant with one Litecoin wallet on one node. Answers are the API's JSON."""
+    """One merchant with one Litecoin wallet on one node. Answers are the API's JSON.
+
+    Only the network named `NETWORK` is followed; blocks of others in the configuration come from the test.
+    """
 
     api: Api
     client: Client
     config: Config
     node: Litecoind
-    sources: dict[str, Source] = field(default_factory=dict)
-    followers: dict[str, Follower] = field(default_factory=dict)
+    source: Source = field(init=False)
+    follower: Follower = field(init=False)
 
     @property
     def ctx(self) -> Context:
@@ -110,9 +113,8 @@ class LiteShop:
 
     async def follow(self) -> None:
         """Read the chain, then the mempool, until nothing is new."""
-        for follower in self.followers.values():
-            while await follower.poll():
-                pass
+        while await self.follower.poll():
+            pass
 
     async def expire(self) -> int:
         """Judge every window that has ended; answer how many were judged."""
@@ -131,9 +133,9 @@ class LiteShop:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Supervisor]:
         """Run the real loops meanwhile: the follower and the expirer."""
-        loops = [Loop(f"follow {name}", follower.run) for name, follower in self.followers.items()]
+        loops = [Loop("follow", self.follower.run), Loop("expire", Expirer(self.ctx).run)]
         stop = asyncio.Event()
-        supervisor = Supervisor([*loops, Loop("expire", Expirer(self.ctx).run)], backoff=LOOPS_BACKOFF)
+        supervisor = Supervisor(loops, backoff=LOOPS_BACKOFF)
         task = asyncio.create_task(supervisor.run(stop))
         try:
             yield supervisor
@@ -142,20 +144,19 @@ class LiteShop:
             await task
 
     def begin(self) -> None:
-        """Make sources and followers, as a process does that starts: they know what the database knows."""
-        for name, network in self.config.networks.items():
-            self.sources[name] = build_source(network)
-            self.followers[name] = Follower(self.ctx, network.network, self.sources[name], LOOPS)
+        """Make the source and the follower, as a process does that starts: they know what the database knows."""
+        network = self.config.networks[NETWORK]
+        self.source = build_source(network)
+        self.follower = Follower(self.ctx, network.network, self.source, LOOPS)
 
     async def restart(self) -> None:
-        """Forget sources and followers and begin anew: only the database is kept."""
+        """Forget the source and the follower and begin anew: only the database is kept."""
         await self.close()
         self.begin()
 
     async def close(self) -> None:
         """Close the connections to the node."""
-        for source in self.sources.values():
-            await source.close()
+        await self.source.close()
 
     async def resume(self) -> None:
         """What `tallystick network resume` does."""
@@ -244,9 +245,7 @@ class LiteShop:
     async def another_merchant(self, name: str, key: str) -> LiteShop:
         """The same installation as another merchant sees it, with a wallet of this key or descriptor."""
         merchant = await self.api.merchant(name, account=None)
-        other = LiteShop(
-            self.api, self.api.client(merchant.key), self.config, self.node, self.sources, self.followers
-        )
+        other = LiteShop(self.api, self.api.client(merchant.key), self.config, self.node)
         await other.told("/v1/wallets", {"family": "litecoin", "account_key": key, "label": name})
         return other
 

@@ -177,7 +177,7 @@ def test_a_program_unpacked_without_root_starts_with_its_own_libraries(
     monkeypatch.setattr(bootstrap, "OWN_LITECOIND", tmp_path / "stamps" / "litecoind")
     monkeypatch.setattr(bootstrap, "apt_install", lambda *packages: False)
     monkeypatch.setattr(bootstrap, "apt_fetch", lambda *packages: root)
-    monkeypatch.setattr(bootstrap.shutil, "which", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
     monkeypatch.delenv("TALLYSTICK_LITECOIND", raising=False)
     found = bootstrap.install_litecoind()
     assert found == {"TALLYSTICK_LITECOIND": str(tmp_path / "stamps" / "litecoind")}
