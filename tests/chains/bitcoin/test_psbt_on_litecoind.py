@@ -1,6 +1,6 @@
 """A real node takes our PSBTs: its wallet signs them, it relays what comes out, and the fee is what we said.
 
-Planted bugs seen to fail: the witness script of a multisig left out; an input's amount wrong by one; the fee rate taken
+Planted bugs seen to fail: an input's amount wrong by one; the fee rate taken
 for one virtual byte instead of a thousand.
 """
 
