@@ -9,9 +9,10 @@ Must not: decide anything about payments, or remember facts between calls (cache
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from tallystick.core.balance import AccountState
 from tallystick.core.chain import Block, BlockHeader, BlockRef, Head, MempoolSnapshot
@@ -41,6 +42,7 @@ class NodeState:
     problem: str | None
 
 
+@runtime_checkable
 class AccountSource(Protocol):
     """What some families can say besides: what an address holds. A source of such a family is both."""
 
@@ -48,6 +50,27 @@ class AccountSource(Protocol):
         """These addresses (normal form, at most `ACCOUNTS_ASKED_MAX`) right after `block`, in the given order.
 
         Raises SourceError; a node that no longer has that block's state is one that does not answer.
+        """
+        ...
+
+
+@runtime_checkable
+class FeeSource(Protocol):
+    """What some families can say besides: what a transaction should pay now. A source of such a family is both."""
+
+    async def fee_rate(self) -> int | None:
+        """Base units per 1,000 vbytes; None where the node has seen too little to say. Raises SourceError."""
+        ...
+
+
+@runtime_checkable
+class HintSource(Protocol):
+    """A source that may be told by its nodes when there is something to look at. Looking regularly stays the truth."""
+
+    async def hint(self, stop: asyncio.Event) -> None:
+        """Return when something may be new, or at `stop`; without a channel of that kind only then. Never an error.
+
+        May be cancelled at any time. What is missed, doubled or made up costs a look, never more.
         """
         ...
 
@@ -85,8 +108,10 @@ class Source(Protocol):
     async def mempool(self, asked: Sequence[str] = ()) -> MempoolSnapshot | None:
         """What the node in use shows outside any block, and whether it still knows the transactions `asked` about.
 
-        `asked` are transaction hashes; at most `MEMPOOL_ASKED_MAX` of them are asked about. None: networks of this
-        family have no mempool. Raises SourceError, after which nothing is known; no node is thought worse of for it.
+        `asked` are transaction hashes; at most `MEMPOOL_ASKED_MAX` of them are asked about. Where a mempool is too
+        large to be read at each look, a transaction is shown for a minute after it was first read, not for ever: record
+        it then, and ask about it. None: networks of this family have no mempool. Raises SourceError, after which nothing
+        is known; no node is thought worse of for it.
         """
         ...
 
