@@ -20,6 +20,7 @@ from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 import aiohttp
 import msgspec
+from aiolimiter import AsyncLimiter
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -159,7 +160,8 @@ class RpcClient:
 
     The session is shared and belongs to the caller. `read_credentials` answers `name:password` where the URL does not
     hold them; it is asked again whenever the node refuses what it answered before, and raises SourceError when it
-    cannot. `error_statuses` are those of HTTP under which the node sends the error object of a single call. Raises
+    cannot. `error_statuses` are those of HTTP under which the node sends the error object of a single call. A name
+    without a password in the URL is sent in `key_header`, if that is given. Requests leave as `pace` lets them. Raises
     ConfigurationError for an unusable URL.
     """
 
@@ -171,8 +173,13 @@ class RpcClient:
         *,
         read_credentials: Callable[[], str] | None = None,
         error_statuses: frozenset[int] = frozenset(),
+        key_header: str | None = None,
+        pace: AsyncLimiter | None = None,
     ) -> None:
         address, self._headers = _split_url(url)
+        if key_header is not None and (key := access_key_of(url)) is not None:
+            self._headers = {key_header: key}
+        self._pace = pace
         self._error_statuses = error_statuses
         self._read_credentials = read_credentials
         self._batches = True
@@ -298,6 +305,8 @@ class RpcClient:
         return _basic(user, password)
 
     async def _exchange(self, body: bytes) -> bytes:
+        if self._pace is not None:
+            await self._pace.acquire()
         try:
             async with self._session.post(
                 self._url, data=body, headers=self._headers, allow_redirects=False
@@ -448,6 +457,12 @@ def _split_url(text: str) -> tuple[URL, dict[str, str]]:
     return bare, _basic(user or "", password or "")
 
 
+def access_key_of(url: str) -> str | None:
+    """The name in a URL that has no password: some providers' access key."""
+    parts = URL(url)
+    return parts.user if parts.password is None else None
+
+
 def _basic(user: str, password: str) -> dict[str, str]:
     return {"Authorization": aiohttp.encode_basic_auth(user, password, encoding="utf-8")}
 
@@ -456,7 +471,8 @@ def _secret_parts(url: URL) -> tuple[str, ...]:
     """What of a URL must not be shown even if a node repeats it: the password, and whatever may be a key."""
     parts = (*url.parts, *url.raw_parts, *url.query.values())
     long = [part for part in parts if len(part) >= _SECRET_LENGTH_MIN]
-    return tuple(part for part in (url.password, url.raw_password, *long) if part)
+    key = (url.user, url.raw_user) if url.password is None else ()  # a name alone may be an access key
+    return tuple(part for part in (url.password, url.raw_password, *key, *long) if part)
 
 
 def _request(request_id: int, call: Call) -> dict[str, Any]:

@@ -12,11 +12,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 import aiohttp
 import msgspec
+from aiolimiter import AsyncLimiter
 
 from tallystick.chains.evm.accounts import read_accounts
 from tallystick.chains.evm.blocks import checked_block, header_of
@@ -39,7 +40,7 @@ from tallystick.chains.json_rpc import (
 )
 from tallystick.chains.source import ChainIdentity, NodeState
 from tallystick.core.balance import AccountState
-from tallystick.core.chain import Block, BlockHeader, BlockRef, Head, MempoolSnapshot
+from tallystick.core.chain import Block, BlockHeader, BlockRef, Channel, Head, MempoolSnapshot
 from tallystick.core.errors import SourceError, SourceIncomplete
 
 ResultT = TypeVar("ResultT")
@@ -67,8 +68,10 @@ class EvmOptions:
 
     `genesis_hash` pins the first block if it is known beforehand. `traces` says how inner calls are asked for
     (`tracing`), and `trace_timeout_seconds` how long one block may take. `finality_tags` off: the chain has no
-    usable `safe` and `finalized`. `blooms` off: its nodes answer with empty log blooms, so that logs cannot
-    be checked against them.
+    usable `safe` and `finalized`; `tags` are those that it has. `blooms` off: its nodes answer with empty log blooms,
+    so that logs cannot be checked against them. `native_values` off: what its nodes call a transaction's value need
+    not be native coin (TRON), so no native coin is told at all. `key_header` is the header in which its nodes expect
+    an access key, given as a name without a password in the URL. `requests_per_second` is a limit for each node.
     """
 
     network: str
@@ -76,7 +79,11 @@ class EvmOptions:
     rpc_urls: tuple[str, ...]
     genesis_hash: str | None = None
     finality_tags: bool = True
+    tags: tuple[str, ...] = ("safe", "finalized")
     blooms: bool = True
+    native_values: bool = True
+    key_header: str | None = None
+    requests_per_second: float | None = None
     traces: TraceMode = "auto"
     trace_timeout_seconds: float = 20.0
     aside_seconds: float = 10.0
@@ -119,7 +126,17 @@ class EvmSource:
         limits = self._options.limits
         self._session = new_session(limits)
         timeout = min(self._options.trace_timeout_seconds, 0.9 * limits.total_timeout_seconds)
-        clients = [RpcClient(url, self._session, limits) for url in self._options.rpc_urls]
+        rate = self._options.requests_per_second
+        clients = [
+            RpcClient(
+                url,
+                self._session,
+                limits,
+                key_header=self._options.key_header,
+                pace=None if rate is None else AsyncLimiter(1, 1 / rate),
+            )
+            for url in self._options.rpc_urls
+        ]
         return [
             _Node(client.name, rpc=client, tracing=Tracing(client, self._options.traces, timeout))
             for client in clients
@@ -166,7 +183,7 @@ class EvmSource:
                 block = checked_block(answer, receipts, blooms=self._options.blooms)
                 block = node.tracing.unasked(block, answer)
             self._pool.note_block(node, block.header, height)
-            return block
+            return block if self._options.native_values else _tokens_only(block)
 
         return await self._pool.ask(ask)
 
@@ -222,15 +239,15 @@ class EvmSource:
         """Newest block, finality and (again) chain id in one request."""
         tags = ["latest"]
         if self._options.finality_tags and node.finality_tags:
-            tags += ["safe", "finalized"]
+            tags += self._options.tags
         calls = [Call("eth_chainId")] + [Call("eth_getBlockByNumber", [tag, False]) for tag in tags]
         chain_id, latest, *marks = await node.rpc.batch(calls, _MIXED_BATCH)
         self._pool.expect_chain(node, str(quantity(value_in(chain_id, str))))
         header = self._pool.note_head(node, header_of(value_in(latest, HeaderAnswer)))
-        heights = [_height_or_none(mark) for mark in marks] or [None, None]
+        heights = {tag: _height_or_none(mark) for tag, mark in zip(tags[1:], marks, strict=True)}
         if any(isinstance(mark, RpcRefused) and mark.rpc_code == _INVALID_PARAMS for mark in marks):
             node.finality_tags = False
-        return Head(header, *heights)
+        return Head(header, heights.get("safe"), heights.get("finalized"))
 
     async def _receipts(self, node: _Node, block: BlockAnswer) -> list[ReceiptAnswer | None]:
         """All receipts of the block, by its hash; one by one (in batches) where a node lacks that method."""
@@ -272,6 +289,14 @@ class EvmSource:
     async def _hash_at(self, node: _Node, height: int) -> str | None:
         answer = await node.rpc.call(Call("eth_getBlockByNumber", [hex(height), False]), _HEADER)
         return None if answer is None else header_of(answer).hash
+
+
+def _tokens_only(block: Block) -> Block:
+    """The block without what its nodes call values, and saying so."""
+    transfers = tuple(one for one in block.transfers if one.channel is Channel.LOG)
+    return replace(
+        block, transfers=transfers, untraced="This interface does not tell native coin from other values."
+    )
 
 
 async def _both(
