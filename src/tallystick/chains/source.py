@@ -110,8 +110,8 @@ class Source(Protocol):
 
         `asked` are transaction hashes; at most `MEMPOOL_ASKED_MAX` of them are asked about. Where a mempool is too
         large to be read at each look, a transaction is shown for a minute after it was first read, not for ever: record
-        it then, and ask about it. None: networks of this family have no mempool. Raises SourceError, after which nothing
-        is known; no node is thought worse of for it.
+        it then, and ask about it. None: networks of this family have no mempool. Raises SourceError, after which
+        nothing is known; no node is thought worse of for it.
         """
         ...
 
