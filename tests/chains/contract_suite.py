@@ -32,11 +32,15 @@ AMOUNT = 123_456_789
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """A payment that a rig can put into a block: as often as it likes, it stays the same transaction."""
+    """A payment that a rig can put into a block: as often as it likes, it stays the same transaction.
+
+    `contract` is its token's, None for the native coin.
+    """
 
     tx_hash: str
     to: str
     amount: int
+    contract: str | None = None
 
 
 class Rig(Protocol):
@@ -169,7 +173,7 @@ class SourceContract:
         payment, height = await rig.pay(AMOUNT)
         block = await rig.source.block_at(height)
         (transfer,) = transfers_of(block, payment)
-        assert (transfer.to, transfer.amount, transfer.contract) == (payment.to, AMOUNT, None)
+        assert (transfer.to, transfer.amount, transfer.contract) == (payment.to, AMOUNT, payment.contract)
         assert {block.spends[key] for key in transfer.spend_keys} == {payment.tx_hash}
         after = await rig.mine()
         assert not transfers_of(await rig.source.block_at(after), payment)
