@@ -10,7 +10,7 @@ Weights are BIP 141's: a byte outside witnesses weighs 4 units, one inside weigh
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -135,10 +135,8 @@ def input_weight(kind: str, *, signatures: int = 1, witness_script_bytes: int = 
     return 4 * (_OUTPOINT_AND_SEQUENCE + _length_bytes(script_sig) + script_sig) + witness
 
 
-def choose(
-    unspent: Iterable[Unspent], amount: int, costs: Costs, *, first: Collection[tuple[str, int]] = ()
-) -> Choice | Shortage:
-    """Enough unspent outputs to pay `amount` base units and the fee: those of `first`, then the largest.
+def choose(unspent: Iterable[Unspent], amount: int, costs: Costs) -> Choice | Shortage:
+    """Enough unspent outputs to pay `amount` base units and the fee: the largest, until it is enough.
 
     An output that costs more to spend than it holds is not chosen. `amount` must be positive.
     """
@@ -148,7 +146,7 @@ def choose(
     input_fee = _fee(costs.input_weight, rate)
     different = {one.outpoint: one for one in unspent}.values()
     worth = [one for one in different if one.amount > input_fee]
-    worth.sort(key=lambda one: (one.outpoint not in first, -one.amount, one.outpoint))
+    worth.sort(key=lambda one: (-one.amount, one.outpoint))
     total = 0
     for count, one in enumerate(worth, start=1):
         if count > INPUTS_MAX or _weight(count, costs, costs.both) > WEIGHT_MAX:

@@ -12,7 +12,7 @@ before it, which we do not have: the wallet that signs fills it in.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -50,21 +50,19 @@ class Built:
     choice: Choice
 
 
-def build(
-    descriptor: str, unspent: Iterable[Unspent], payment: Payment, *, first: Collection[tuple[str, int]] = ()
-) -> Built | Shortage:
+def build(descriptor: str, unspent: Iterable[Unspent], payment: Payment) -> Built | Shortage:
     """A PSBT that makes the payment from these outputs of the descriptor's wallet, or why they do not suffice.
 
     `descriptor` is public and ranged, with its keys as xpub. Change goes to branch 1 where the descriptor has two
-    (`<0;1>/*`), at the first input's index, else back to the first input's own script. Outputs of `first` are chosen
-    before others. Raises InvalidInput for an output that is not the descriptor's.
+    (`<0;1>/*`), at the first input's index, else back to the first input's own script. Raises InvalidInput for an
+    output that is not the descriptor's.
     """
     least = choosing.dust_limit(payment.family, payment.script)
     if payment.amount < least:
         return Shortage(f"Nodes do not relay less than {least} base units to this address.")
     wallet = Descriptor.from_string(descriptor)
     costs = costs_of(wallet, payment)
-    choice = choosing.choose(unspent, payment.amount, costs, first=first)
+    choice = choosing.choose(unspent, payment.amount, costs)
     if isinstance(choice, Shortage):
         return choice
     return Built(_write(wallet, choice, payment), choice)
