@@ -23,7 +23,7 @@ from embit import base58, bip32, bip39
 
 from tallystick.chains.source import Source
 from tallystick.config import Config, from_document
-from tallystick.runtime import build_source
+from tallystick.runtime_sources import build_source
 from tallystick.services.context import Context, system_clock
 from tallystick.services.networks import resume, sync_networks
 from tallystick.workers.expire import Expirer
