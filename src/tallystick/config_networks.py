@@ -12,33 +12,30 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from tallystick.chains.evm.trace_modes import TRACE_MODES, TraceMode
+from tallystick.config_kinds import FEE_RATE_MAX, Defaults, KindRead, Settings, read_kind
 from tallystick.config_reader import Table, environment_form
 from tallystick.core.chain import Finality, Requirement
 from tallystick.core.currencies import MINOR_UNIT_DECIMALS
 from tallystick.core.errors import ConfigurationError, InvalidInput
-from tallystick.core.money import DECIMALS_MAX, Asset
+from tallystick.core.money import DECIMALS_MAX, Asset, parse_units
 from tallystick.core.network import Network
 
 URL_LENGTH_MAX: Final = 2048
 NETWORKS_MAX: Final = 64
 TOKENS_MAX: Final = 256
-CONFIRMATIONS_DEFAULT: Final = 12
 CONFIRMATIONS_MAX: Final = 10_000
 SAFETY_DEPTH_DEFAULT: Final = 64
 SAFETY_DEPTH_MAX: Final = 100_000
-CHAIN_ID_MAX: Final = 2**63 - 1
 HEIGHT_MAX: Final = 2**53
 
 _NETWORK_NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,39}", re.ASCII)
 SYMBOL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._$+-]{0,19}", re.ASCII)
-_HASH: Final = re.compile(r"0x[0-9a-f]{64}", re.ASCII)
-_LATER_KINDS: Final = ("tron", "bitcoin", "lightning")
+_HASH: Final = re.compile(r"(?:0x)?[0-9a-f]{64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkConfig:
-    """One network: what it is (`network`), and how its nodes are asked.
+    """One network: what it is (`network`), and how its nodes are asked; `settings` are those of its kind.
 
     `rpc` may hold credentials and is never shown. `start_height` counts on the very first start only.
     `batch_blocks` are read before any of them is applied. `stale_after_seconds`: a head that does not
@@ -46,7 +43,7 @@ class NetworkConfig:
     """
 
     network: Network
-    chain_id: int
+    settings: Settings
     rpc: tuple[str, ...] = field(repr=False)
     poll_interval_ms: int = 1000
     start_height: Literal["head"] | int = "head"
@@ -54,9 +51,6 @@ class NetworkConfig:
     stale_after_seconds: int = 300
     request_timeout_seconds: int = 30
     genesis_hash: str | None = None
-    finality_tags: bool = True
-    blooms: bool = True
-    traces: TraceMode = "auto"
     mempool: bool = True
 
 
@@ -88,54 +82,76 @@ def read_networks(table: Table) -> dict[str, NetworkConfig]:
 
 
 def _network(table: Table, name: str) -> NetworkConfig:
-    kind = table.text("kind")
-    if kind != "evm":
-        if kind in _LATER_KINDS:
-            raise table.error("kind", f"networks of kind {kind} come with a later version")
-        raise table.error("kind", 'must be "evm"')
-    chain_id = table.integer("chain_id", None, at_least=1, at_most=CHAIN_ID_MAX)
-    requirement, safety_depth = _safety(table)
-    finality_tags = table.flag("finality_tags", default=True)
-    assets, pegs = _assets(table, name)
+    kind = read_kind(table)
+    defaults = kind.defaults
+    requirement, safety_depth = _safety(table, defaults.confirmations)
+    if requirement.finality is not Finality.DEPTH and not kind.finality_tags:
+        needs = "needs finality_tags" if kind.family == "evm" else "is not what chains of this kind have"
+        raise table.error("finality", f'"{requirement.finality}" {needs}')
+    assets, pegs = _assets(table, name, kind)
     found = NetworkConfig(
         network=Network(
             name=name,
-            family="evm",
-            chain=str(chain_id),
+            family=kind.family,
+            chain=kind.chain,
             native=assets[0],
             tokens=assets[1:],
             requirement=requirement,
             safety_depth=safety_depth,
             pegs=pegs,
-            finality_tags=finality_tags,
+            finality_tags=kind.finality_tags,
+            loose_times=kind.loose_times,
+            zero_conf_limit=_zero_conf_limit(table, assets[0], defaults),
+            fee_rate_default=_fee_rate(table, defaults),
+            has_accounts=kind.has_accounts,
         ),
-        chain_id=chain_id,
+        settings=kind.settings,
         rpc=_rpc(table),
-        poll_interval_ms=table.integer("poll_interval_ms", 1000, at_least=50, at_most=600_000),
+        poll_interval_ms=table.integer(
+            "poll_interval_ms", defaults.poll_interval_ms, at_least=50, at_most=600_000
+        ),
         start_height=_start_height(table),
-        batch_blocks=table.integer("batch_blocks", 16, at_least=1, at_most=100),
-        stale_after_seconds=table.integer("stale_after_seconds", 300, at_least=5, at_most=86_400),
-        request_timeout_seconds=table.integer("request_timeout_seconds", 30, at_least=1, at_most=300),
-        genesis_hash=_genesis_hash(table),
-        finality_tags=finality_tags,
-        blooms=table.flag("blooms", default=True),
-        traces=_traces(table),
-        mempool=table.flag("mempool", default=True),
+        batch_blocks=table.integer("batch_blocks", defaults.batch_blocks, at_least=1, at_most=100),
+        stale_after_seconds=table.integer(
+            "stale_after_seconds", defaults.stale_after_seconds, at_least=5, at_most=86_400
+        ),
+        request_timeout_seconds=table.integer(
+            "request_timeout_seconds", defaults.request_timeout_seconds, at_least=1, at_most=300
+        ),
+        genesis_hash=_genesis_hash(table, kind),
+        mempool=table.flag("mempool", default=True) if kind.family != "tron" else False,
     )
-    if requirement.finality is not Finality.DEPTH and not found.finality_tags:
-        raise table.error("finality", f'"{requirement.finality}" needs finality_tags')
     table.finish()
     return found
 
 
-def _safety(table: Table) -> tuple[Requirement, int]:
+def _zero_conf_limit(table: Table, native: Asset, defaults: Defaults) -> int | None:
+    """In base units; written in whole coins."""
+    text = table.text_or_none("zero_conf_limit") or defaults.zero_conf_limit
+    if text is None:
+        return None
+    try:
+        return parse_units(text, native.decimals)
+    except InvalidInput:
+        raise table.error(
+            "zero_conf_limit", f'must be an amount of {native.symbol} in quotes, such as "0.01"'
+        ) from None
+
+
+def _fee_rate(table: Table, defaults: Defaults) -> int | None:
+    if defaults.fee_rate is None:
+        return None
+    return table.integer("fee_rate_default", defaults.fee_rate, at_least=1, at_most=FEE_RATE_MAX)
+
+
+def _safety(table: Table, confirmations_default: int) -> tuple[Requirement, int]:
     finality = Finality(table.choice("finality", "depth", tuple(Finality)))
     if finality is not Finality.DEPTH and table.holds("confirmations"):
         raise table.error(
             "confirmations", f'has no meaning beside finality = "{finality}"', remedy="Keep one of them."
         )
     confirmations = table.integer(
-        "confirmations", CONFIRMATIONS_DEFAULT, at_least=1, at_most=CONFIRMATIONS_MAX
+        "confirmations", confirmations_default, at_least=1, at_most=CONFIRMATIONS_MAX
     )
     default = max(SAFETY_DEPTH_DEFAULT, confirmations)
     safety_depth = table.integer("safety_depth", default, at_least=1, at_most=SAFETY_DEPTH_MAX)
@@ -148,16 +164,21 @@ def _safety(table: Table) -> tuple[Requirement, int]:
     return Requirement(finality, confirmations if finality is Finality.DEPTH else 1), safety_depth
 
 
-def _assets(table: Table, network: str) -> tuple[tuple[Asset, ...], dict[str, str]]:
+def _assets(table: Table, network: str, kind: KindRead) -> tuple[tuple[Asset, ...], dict[str, str]]:
     """The native coin and the tokens, and which of them are priced at par with a currency."""
     pegs: dict[str, str] = {}
     native = table.table("native")
-    assets = [_asset(native, native.text("symbol"), "symbol", network, None, pegs)]
+    symbol, decimals = kind.defaults.native or (None, None)
+    assets = [_asset(native, native.text("symbol", symbol), "symbol", network, None, pegs, decimals)]
+    if decimals is not None and assets[0].decimals != decimals:
+        raise native.error("decimals", f"is {decimals} on every chain of this kind")
     native.finish()
     tokens = table.table("tokens")
     for symbol in tokens.entries():
+        if not kind.has_tokens:
+            raise tokens.error(symbol, "there are no tokens on chains of this kind")
         token = tokens.table(symbol)
-        asset = _asset(token, symbol, None, network, _contract(token), pegs)
+        asset = _asset(token, symbol, None, network, _contract(token, kind.family), pegs)
         token.finish()
         for other in assets:
             if other.symbol.upper() == symbol.upper():
@@ -177,6 +198,7 @@ def _asset(
     network: str,
     contract: str | None,
     pegs: dict[str, str],
+    decimals_default: int | None = None,
 ) -> Asset:
     if not SYMBOL.fullmatch(symbol):
         raise table.error(symbol_key, "a symbol is at most 20 letters, digits and ._$+-")
@@ -184,7 +206,7 @@ def _asset(
         raise table.error(
             symbol_key, f"{symbol} is a currency of ISO 4217", remedy="Give the asset another symbol."
         )
-    decimals = table.integer("decimals", None, at_least=0, at_most=DECIMALS_MAX)
+    decimals = table.integer("decimals", decimals_default, at_least=0, at_most=DECIMALS_MAX)
     quote_decimals = table.integer("quote_decimals", -1, at_least=0, at_most=decimals)
     asset = Asset(network, symbol, decimals, contract, None if quote_decimals < 0 else quote_decimals)
     par = table.text_or_none("par")
@@ -195,11 +217,11 @@ def _asset(
     return asset
 
 
-def _contract(table: Table) -> str:
-    from tallystick.chains.evm.addresses import normalize  # only here: it loads the key libraries
+def _contract(table: Table, family: str) -> str:
+    from tallystick.chains.families import FAMILIES  # only here: it loads the key libraries
 
     try:
-        contract = normalize(table.text("contract"))
+        contract = FAMILIES[family].normalize(table.text("contract"), None)
     except InvalidInput as problem:
         raise table.error("contract", problem.what.rstrip(".")) from None
     if int(contract, 16) == 0:
@@ -230,18 +252,14 @@ def _start_height(table: Table) -> Literal["head"] | int:
     return table.integer("start_height", None, at_least=0, at_most=HEIGHT_MAX)
 
 
-def _traces(table: Table) -> TraceMode:
-    text = table.choice("traces", "auto", TRACE_MODES)
-    return next(mode for mode in TRACE_MODES if mode == text)
-
-
-def _genesis_hash(table: Table) -> str | None:
+def _genesis_hash(table: Table, kind: KindRead) -> str | None:
     text = table.text_or_none("genesis_hash")
     if text is None:
         return None
-    if not _HASH.fullmatch(text.lower()):
-        raise table.error("genesis_hash", "must be 0x and 64 hexadecimal digits")
-    return text.lower()
+    lead = "0x" if kind.family in ("evm", "tron") else ""
+    if not _HASH.fullmatch(text.lower()) or not text.lower().startswith(lead):
+        raise table.error("genesis_hash", f"must be {'0x and ' if lead else ''}64 hexadecimal digits")
+    return lead + text.lower().removeprefix("0x")
 
 
 def is_web_url(url: str) -> bool:

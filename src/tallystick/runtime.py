@@ -24,7 +24,6 @@ from tallystick.core.errors import ConfigurationError, DatabaseError
 from tallystick.workers.supervise import Loop, Supervisor
 
 if TYPE_CHECKING:
-    from tallystick.chains.evm.source import EvmSource
     from tallystick.config_rates import RatesConfig
     from tallystick.db.pool import Database
     from tallystick.rates.live import ConfiguredRates, LiveRates
@@ -237,25 +236,6 @@ async def _tell_of_unwatched(context: Context) -> None:
         )
 
 
-def build_source(network: NetworkConfig) -> EvmSource:
-    """The source that speaks to this network's nodes."""
-    from tallystick.chains.evm.source import EvmOptions, EvmSource
-    from tallystick.chains.json_rpc import RpcLimits
-
-    return EvmSource(
-        EvmOptions(
-            network=network.network.name,
-            chain_id=network.chain_id,
-            rpc_urls=network.rpc,
-            genesis_hash=network.genesis_hash,
-            finality_tags=network.finality_tags,
-            blooms=network.blooms,
-            traces=network.traces,
-            limits=RpcLimits(total_timeout_seconds=float(network.request_timeout_seconds)),
-        )
-    )
-
-
 def network_of(config: Config, name: str) -> NetworkConfig:
     """The configured network of that name. Raises ConfigurationError."""
     network = config.networks.get(name)
@@ -355,6 +335,8 @@ def _loops(
 
 def _job_loops(stack: AsyncExitStack, context: Context, config: Config) -> list[Loop]:
     """The timed jobs. Balances are looked at through nodes of their own: a follower's is for one follower."""
+    from tallystick.chains.source import AccountSource
+    from tallystick.runtime_sources import build_source
     from tallystick.workers.balances import BalanceChecker
     from tallystick.workers.expire import Expirer
     from tallystick.workers.refunds import RefundWatch
@@ -363,9 +345,12 @@ def _job_loops(stack: AsyncExitStack, context: Context, config: Config) -> list[
 
     checkers: dict[str, BalanceChecker] = {}
     for name, network in config.networks.items():
+        if not network.network.has_accounts:
+            continue
         source = build_source(network)
         stack.push_async_callback(source.close)
-        checkers[name] = BalanceChecker(context, network.network, source)
+        if isinstance(source, AccountSource):
+            checkers[name] = BalanceChecker(context, network.network, source)
     loops = [Loop(f"balances {name}", checker.run) for name, checker in checkers.items()]
     loops.append(Loop("expire", Expirer(context, checkers).run))
     loops.append(Loop("requote", Requoter(context).run))
@@ -377,6 +362,7 @@ def _job_loops(stack: AsyncExitStack, context: Context, config: Config) -> list[
 def _follow_loop(
     stack: AsyncExitStack, context: Context, network: NetworkConfig, on_progress: Progress | None
 ) -> Loop:
+    from tallystick.runtime_sources import build_source
     from tallystick.workers.follow import Follower, FollowerOptions
 
     source = build_source(network)

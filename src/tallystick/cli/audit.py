@@ -154,7 +154,8 @@ async def _compare(
     on_progress: Callable[[int, int], None],
 ) -> Compared:
     """Compare with the given node in the place of the configured ones."""
-    from tallystick.runtime import build_source, network_of
+    from tallystick.runtime import network_of
+    from tallystick.runtime_sources import build_source
     from tallystick.services.audit_chain import compare, heights_to_compare
 
     if name is None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from tallystick.cli.common import JsonFlag, console, load_config, print_json
+from tallystick.cli.doctor_kinds import check_kind
 from tallystick.cli.doctor_rates import check_live_rates, check_written_rates
 from tallystick.cli.doctor_report import OK, PROBLEM, WARNING, Check
 from tallystick.core.errors import SourceError, TallystickError
@@ -22,7 +23,7 @@ from tallystick.core.errors import SourceError, TallystickError
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from tallystick.chains.evm.source import EvmSource
+    from tallystick.chains.source import Source
     from tallystick.config import Config, NetworkConfig
     from tallystick.db.pool import Database
     from tallystick.db.sql import Connection
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 NETWORK_SECONDS_MAX: Final = 30.0
 CLOCK_SKEW_SECONDS_MAX: Final = 5
 BLOCK_AHEAD_SECONDS_MAX: Final = 15
+LOOSE_AHEAD_SECONDS_MAX: Final = 7200
+"""How far ahead a miner of Bitcoin's family may date a block."""
 LAG_BLOCKS_SHOWN: Final = 5
 
 
@@ -199,7 +202,7 @@ async def _check_database(connection: Connection) -> list[Check]:
 
 
 async def _check_network(network: NetworkConfig, database: Database | None) -> list[Check]:
-    from tallystick.runtime import build_source
+    from tallystick.runtime_sources import build_source
 
     name = network.network.name
     source = build_source(network)
@@ -235,7 +238,7 @@ async def _check_network(network: NetworkConfig, database: Database | None) -> l
 _NODE_REMEDY: Final = "Check that the node runs, is reachable from here and serves this chain."
 
 
-async def _ask_network(network: NetworkConfig, source: EvmSource, database: Database | None) -> list[Check]:
+async def _ask_network(network: NetworkConfig, source: Source, database: Database | None) -> list[Check]:
     from datetime import UTC, datetime
 
     from tallystick.core.errors import BlockNotFound
@@ -252,50 +255,20 @@ async def _ask_network(network: NetworkConfig, source: EvmSource, database: Data
         raise BlockNotFound(
             f"start_height {network.start_height} is above the node's best block.", object_id=name
         )
+    next_height = None
     if database is not None:
         async with database.connection() as connection:
             checks += await _check_progress(connection, network, identity.genesis_hash, head.header.height)
-    checks += [_check_traces(network, node, way) for node, way in (await source.tracing()).items()]
-    for token in network.network.tokens:
-        info = await source.token_info(token.contract or "")
-        level, text, remedy = OK, f"{token.decimals} decimals, as the contract says.", None
-        if not info.has_code:
-            level, text = PROBLEM, "There is no contract at this address."
-            remedy = "Correct the contract's address: payments in this token are not seen."
-        elif info.decimals is None:
-            level, text = WARNING, "The contract does not say how many decimals it has."
-            remedy = "Compare with its issuer's documentation."
-        elif info.decimals != token.decimals:
-            level = PROBLEM
-            text = f"The contract says {info.decimals} decimals, the configuration {token.decimals}."
-            remedy = "Correct `decimals`: amounts are asked wrongly by powers of ten."
-        elif info.symbol != token.symbol:
-            level = WARNING
-            text = f"The contract calls itself {info.symbol!r}."
-            remedy = "Make sure that this is the token you mean."
-        checks.append(Check(name=f"{name} {token.symbol}", level=level, text=text, remedy=remedy))
+            next_height = await _next_height(connection, name)
+    checks += await check_kind(network, source, head.header.height, next_height)
     return checks
-
-
-def _check_traces(network: NetworkConfig, node: str, way: str) -> Check:
-    name = f"{network.network.name} traces {node}"
-    if way != "none":
-        return Check(name=name, level=OK, text=f"What contracts send is seen, by {way}.")
-    if network.traces == "off":
-        text = "Switched off: what contracts send is found by balance when a window ends, and waits for a person."
-        return Check(name=name, level=OK, text=text)
-    return Check(
-        name=name,
-        level=WARNING,
-        text="This node does not tell what contracts send: it is found by balance, and waits for a person.",
-        remedy="Put a node with trace_block or debug_traceBlockByHash first, or set traces to off.",
-    )
 
 
 def _check_block_time(network: NetworkConfig, at: datetime, now: datetime) -> Check:
     name = f"{network.network.name} block time"
     age = (now - at).total_seconds()
-    if age < -BLOCK_AHEAD_SECONDS_MAX:
+    ahead_max = LOOSE_AHEAD_SECONDS_MAX if network.network.loose_times else BLOCK_AHEAD_SECONDS_MAX
+    if age < -ahead_max:
         return Check(
             name=name,
             level=PROBLEM,
@@ -310,6 +283,13 @@ def _check_block_time(network: NetworkConfig, at: datetime, now: datetime) -> Ch
             remedy="Check that the node is in step with its chain, and this machine's clock.",
         )
     return Check(name=name, level=OK, text=f"The newest block is {max(0, age):.0f} s old.")
+
+
+async def _next_height(connection: Connection, name: str) -> int | None:
+    from tallystick.db.operators import network_state
+
+    found = await network_state(connection, name)
+    return None if found is None or found.height is None else found.height + 1
 
 
 async def _check_progress(

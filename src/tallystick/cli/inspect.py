@@ -71,7 +71,9 @@ class CheckedAddress(msgspec.Struct, frozen=True, kw_only=True):
 
 @invoice.command(name="check")
 def check_invoice(invoice_id: str, *, json: JsonFlag = False) -> None:
-    """Look now whether an invoice's addresses hold native coin that no transaction explains, on every network.
+    """Look now whether an invoice's addresses hold native coin that no transaction explains.
+
+    On every network whose nodes say what an address holds: those of the EVM.
 
     What is found becomes a payment that waits for a decision; nothing is credited by this.
 
@@ -80,9 +82,11 @@ def check_invoice(invoice_id: str, *, json: JsonFlag = False) -> None:
     invoice_id
         inv_…
     """
+    from tallystick.chains.source import AccountSource
     from tallystick.core.errors import SourceError, StaleWrite, TallystickError
     from tallystick.core.money import format_units
-    from tallystick.runtime import build_source, open_context, open_database, run
+    from tallystick.runtime import open_context, open_database, run
+    from tallystick.runtime_sources import build_source
     from tallystick.services.balances import check_invoices
 
     settings = load_config()
@@ -94,6 +98,9 @@ def check_invoice(invoice_id: str, *, json: JsonFlag = False) -> None:
             ctx = await open_context(settings, database)
             for name, network in settings.networks.items():
                 source = build_source(network)
+                if not network.network.has_accounts or not isinstance(source, AccountSource):
+                    await source.close()
+                    continue
                 try:
                     looks = await check_invoices(ctx, {name: source}, [invoice_id], operator())
                 except (SourceError, StaleWrite) as problem:

@@ -23,7 +23,9 @@ class Network:
     which of its blocks are safe and finalized. `loose_times`: a miner may date a block ahead (Bitcoin's family: by up
     to two hours), so that its time is believed only up to our own clock. `zero_conf_limit` is in base units of the
     native coin: above it no payment counts at sight, unless the rule that lets it names an amount of its own; None: no
-    limit.
+    limit. `fee_rate_default` is in base units per 1,000 virtual bytes, for payments made while no node says a better
+    one; None where no payments are made up here. `has_accounts` is whether its nodes say what an address held at a
+    block.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Network:
     finality_tags: bool = True
     loose_times: bool = False
     zero_conf_limit: int | None = None
+    fee_rate_default: int | None = None
+    has_accounts: bool = True
 
     @property
     def assets(self) -> tuple[Asset, ...]:

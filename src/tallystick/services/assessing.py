@@ -102,7 +102,8 @@ async def save(connection: Connection, ctx: Context, changes: Changes, now: date
     await writes.write_wakeups(connection, changes.wakeups)
     if changes.closed_with_open_options:
         await store.SQL.expire_options.run(connection, ids=changes.closed_with_open_options)
-    await schedule_checks(connection, changes.ended_without_enough, ctx.networks, now)
+    telling = [name for name, network in ctx.networks.items() if network.has_accounts]
+    await schedule_checks(connection, changes.ended_without_enough, telling, now)
     await publish(connection, ctx, changes.events, at=now)
     # Refunds first: what a rule gives back is no case for a person any more.
     looks = await write_refund_verdicts(connection, ctx, changes.looks, now)
