@@ -62,8 +62,8 @@ RECENT_BLOCKS_MAX: Final = 3
 _MIXED_BATCH: Final[msgspec.json.Decoder[Batch[msgspec.Raw]]] = msgspec.json.Decoder(
     list[Answer[msgspec.Raw]] | Answer[msgspec.Raw]
 )
-_HEADER: Final = msgspec.json.Decoder(Answer[HeaderAnswer])
-_LISTED_BLOCK: Final = msgspec.json.Decoder(Answer[ListedBlock])
+_HEADER: Final = msgspec.json.Decoder(Answer[HeaderAnswer | None])
+_LISTED_BLOCK: Final = msgspec.json.Decoder(Answer[ListedBlock | None])
 _HEX_DIGITS: Final = frozenset("0123456789abcdef")
 
 
@@ -138,9 +138,10 @@ async def _list(rpc: RpcClient, memory: MempoolMemory) -> _List:
         )
     ids: list[str] = value_in(listed, list[Hash])
     if memory.head is None or memory.head.hash != best:
-        memory.head = header_of(await rpc.call(Call("getblockheader", [best]), _HEADER))
-        if memory.head.hash != best:
+        header = await rpc.call(Call("getblockheader", [best]), _HEADER)
+        if header is None or header.hash != best:
             raise SourceIncomplete("The node sent another header than the one asked for.", object_id=rpc.name)
+        memory.head = header_of(header)
     return _List(memory.head, dict.fromkeys(ids[:KNOWN_MAX]), about.full_rbf)
 
 
@@ -229,6 +230,8 @@ async def _answers(
         block = memory.blocks.get(block_hash)
         if block is None:
             block = await rpc.call(Call("getblock", [block_hash, 1]), _LISTED_BLOCK)
+            if block is None:
+                raise SourceIncomplete("The node answered nothing to getblock.", object_id=rpc.name)
         recent[block_hash] = block
         found = missing.intersection(block.tx)
         present |= found

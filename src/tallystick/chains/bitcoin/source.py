@@ -78,10 +78,11 @@ _CORE_NAMES: Final = MappingProxyType({"main": "", "test": "-testnet"})
 _BASE_UNITS: Final = 100_000_000
 _COOKIE_LENGTH_MAX: Final = 1_024
 
-_HASH: Final = msgspec.json.Decoder(Answer[Hash])
-_HEADER: Final = msgspec.json.Decoder(Answer[HeaderAnswer])
-_INFO: Final = msgspec.json.Decoder(Answer[ChainInfo])
-_ESTIMATE: Final = msgspec.json.Decoder(Answer[FeeEstimate])
+# A result of null stands beside every error of such nodes.
+_HASH: Final = msgspec.json.Decoder(Answer[Hash | None])
+_HEADER: Final = msgspec.json.Decoder(Answer[HeaderAnswer | None])
+_INFO: Final = msgspec.json.Decoder(Answer[ChainInfo | None])
+_ESTIMATE: Final = msgspec.json.Decoder(Answer[FeeEstimate | None])
 _MIXED_BATCH: Final[msgspec.json.Decoder[Batch[msgspec.Raw]]] = msgspec.json.Decoder(
     list[Answer[msgspec.Raw]] | Answer[msgspec.Raw]
 )
@@ -307,11 +308,16 @@ def _best_header(node: _Node, answer: HeaderAnswer, block_hash: str) -> BlockHea
     return header
 
 
-async def _call(node: _Node, call: Call, decoder: msgspec.json.Decoder[Answer[ResultT]]) -> ResultT:
+async def _call(node: _Node, call: Call, decoder: msgspec.json.Decoder[Answer[ResultT | None]]) -> ResultT:
     try:
-        return await node.rpc.call(call, decoder)
+        result = await node.rpc.call(call, decoder)
     except RpcRefused as refused:
         raise _in_words(node, refused) from None
+    if result is None:
+        raise SourceIncomplete(
+            f"The node answered nothing to {call.method}.", object_id=node.name, remedy="It is asked again."
+        )
+    return result
 
 
 def _answered(node: _Node, answer: msgspec.Raw | RpcRefused) -> msgspec.Raw:
