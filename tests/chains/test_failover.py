@@ -13,7 +13,7 @@ import pytest
 from tallystick.chains import failover
 from tallystick.chains.failover import Expected, Node, NodePool, Patience, not_found
 from tallystick.chains.source import ChainIdentity
-from tallystick.core.chain import BlockHeader
+from tallystick.core.chain import BlockHeader, BlockRef
 from tallystick.core.errors import (
     ConfigurationError,
     SourceError,
@@ -28,13 +28,17 @@ CHAIN, GENESIS, HEIGHT = "main", "genesis", 7
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Scripted(Node):
-    """A node that serves what it is told to. `trouble` is raised by whatever it is asked; `hangs`: never answers."""
+    """A node that serves what it is told to. `trouble` is raised by whatever it is asked; `hangs`: never answers.
+
+    `heights`: of all blocks that it has, with their hashes; None: it has only the one at `HEIGHT`.
+    """
 
     chain: str = CHAIN
     genesis: str = GENESIS
     hash: str | None = "7a"
     trouble: SourceError | None = None
     hangs: bool = False
+    heights: dict[int, str] | None = None
     asked: int = 0
 
     async def answer(self) -> str:
@@ -79,6 +83,9 @@ class Family:
         return ChainIdentity(node.chain, node.genesis)
 
     async def _hash_at(self, node: Scripted, height: int) -> str | None:
+        if node.heights is not None:
+            await node.answer()
+            return node.heights.get(height)
         assert height == HEIGHT
         return await node.answer()
 
@@ -224,6 +231,31 @@ async def test_any_of_the_others_may_disagree(timeout_seconds: float | None) -> 
     await family.pool.confirm_agreement(header("7b"))
 
 
+@pytest.mark.parametrize("length", [1, 2, 3, 16, 100])
+async def test_a_node_that_is_behind_is_asked_for_its_newest(length: int) -> None:
+    """Wherever it stands, it is asked few questions, and what it has there decides.
+
+    Bugs planted: only the newest block is asked about; the search ends beside the newest that it has.
+    """
+    family = Family()
+    assert await family.ask() == "a"
+    second = family.node[1]
+    await family.pool.identity()
+    chain = [BlockRef(f"{height}a", height) for height in range(10, 10 + length)]
+    top = header(f"{9 + length}a", 9 + length)
+    family.pool.note_head(family.node[0], top)
+    for newest in range(9, 10 + length):
+        honest = {height: f"{height}a" for height in range(newest + 1)}
+        second.heights, second.asked = honest, 0
+        await family.pool.confirm_agreement(top, chain[:-1])
+        assert second.asked <= 2 + length.bit_length()
+        if newest < 10:
+            continue
+        second.heights = honest | {newest: "another"}
+        with pytest.raises(SourcesDisagree, match=f"has block another where another node has {newest}a"):
+            await family.pool.confirm_agreement(top, chain[:-1])
+
+
 async def test_silence_is_no_disagreement_and_is_not_waited_for() -> None:
     family = Family(3, timeout_seconds=0.01)
     assert await family.ask() == "a"
@@ -277,8 +309,9 @@ async def test_cancelling_an_agreement_leaves_nobody_asking() -> None:
     family.node[1].hangs = True
     before = asyncio.all_tasks()
     task = asyncio.create_task(family.pool.confirm_agreement(header("7a")))
-    while family.node[1].asked == 0:
-        await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        while family.node[1].asked == 0:
+            await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
