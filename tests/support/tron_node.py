@@ -129,7 +129,7 @@ class _Builder:
         result: str | None,
         receipt: str | None = None,
         fee_limit: int = 0,
-        **info: Any,
+        info: dict[str, Any] | None = None,
     ) -> TronTransaction:
         self._count += 1
         type_url = f"type.googleapis.com/protocol.{kind}"
@@ -167,7 +167,9 @@ class _Builder:
         used = {"net_usage": 268} | (
             {} if receipt is None else {"energy_usage_total": 14631, "result": receipt}
         )
-        return TronTransaction(tx_id, shown, {"id": tx_id, "contractResult": [""], "receipt": used} | info)
+        return TronTransaction(
+            tx_id, shown, {"id": tx_id, "contractResult": [""], "receipt": used} | (info or {})
+        )
 
 
 _BUILDER = _Builder()
@@ -212,7 +214,6 @@ def call(
     call_value: int = 0,
     sender: str = "0x" + "5e" * 20,
     result: str = "SUCCESS",
-    **info: Any,
 ) -> TronTransaction:
     """A call of a contract. Logs and steps are kept also where it failed, as a careless node might."""
     message = tron_pb2.TriggerSmartContract(
@@ -243,7 +244,7 @@ def call(
         result=told,
         receipt=told,
         fee_limit=100_000_000,
-        **(extra | info),
+        info=extra,
     )
 
 
