@@ -91,7 +91,7 @@ _PLAIN: Final[dict[Fault | None, tuple[int, dict[str, str], bytes]]] = {
     Fault.SERVER_ERROR: (500, {}, b"internal error"),
     Fault.HTML: (200, {"Content-Type": "text/html"}, b"<html><body>Please wait</body></html>"),
     Fault.REDIRECT: (302, {"Location": "/wallet/getnowblock"}, b""),
-    Fault.DEEP_JSON: (200, {}, b'{"blockID":' + b'{"a":' * 200_000),
+    Fault.DEEP_JSON: (200, {}, b'{"other":' + b'{"a":' * 200_000),
     Fault.NOT_UTF8: (200, {}, b'{"blockID":"\xff\xfe"}'),
 }
 
