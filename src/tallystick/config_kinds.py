@@ -79,7 +79,10 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class KindRead:
-    """A network's kind as read: its family and chain, its own settings, and what holds where nothing is written."""
+    """A network's kind as read: its family and chain, its own settings, and what holds where nothing is written.
+
+    `has_safe` is whether its chains tell safe blocks besides finalized ones.
+    """
 
     family: str
     chain: str
@@ -87,6 +90,7 @@ class KindRead:
     defaults: Defaults
     has_tokens: bool = True
     finality_tags: bool = True
+    has_safe: bool = True
     loose_times: bool = False
     has_accounts: bool = True
 
@@ -190,7 +194,7 @@ def _tron(table: Table) -> KindRead:
         requests_per_second=table.integer("requests_per_second", 10, at_least=1, at_most=1000),
     )
     defaults = Defaults(confirmations=20, poll_interval_ms=3000, native=("TRX", 6))
-    return KindRead("tron", str(chain_id), settings, defaults, has_accounts=False)
+    return KindRead("tron", str(chain_id), settings, defaults, has_safe=False, has_accounts=False)
 
 
 _READERS: Final[Mapping[str, Callable[[Table], KindRead]]] = MappingProxyType(

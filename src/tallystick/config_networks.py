@@ -88,6 +88,10 @@ def _network(table: Table, name: str) -> NetworkConfig:
     if requirement.finality is not Finality.DEPTH and not kind.finality_tags:
         needs = "needs finality_tags" if kind.family == "evm" else "is not what chains of this kind have"
         raise table.error("finality", f'"{requirement.finality}" {needs}')
+    if requirement.finality is Finality.SAFE and not kind.has_safe:
+        raise table.error(
+            "finality", '"safe" is not what chains of this kind have', remedy='Use "finalized".'
+        )
     assets, pegs = _assets(table, name, kind)
     found = NetworkConfig(
         network=Network(

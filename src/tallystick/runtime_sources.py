@@ -71,20 +71,15 @@ def _tron_source(network: NetworkConfig, settings: TronSettings) -> Source:
 
     limits = RpcLimits(total_timeout_seconds=float(network.request_timeout_seconds))
     if settings.api == "jsonrpc":
-        from tallystick.chains.evm.source import EvmOptions, EvmSource
-        from tallystick.chains.tron.chains import API_KEY_HEADER
+        from tallystick.chains.evm.source import EvmSource
+        from tallystick.chains.tron.json_rpc import evm_options
 
         return EvmSource(
-            EvmOptions(
-                network=network.network.name,
-                chain_id=settings.chain_id,
-                rpc_urls=network.rpc,
+            evm_options(
+                network.network.name,
+                settings.chain_id,
+                network.rpc,
                 genesis_hash=network.genesis_hash,
-                tags=("finalized",),
-                blooms=False,
-                traces="off",
-                native_values=False,
-                key_header=API_KEY_HEADER,
                 requests_per_second=settings.requests_per_second,
                 limits=limits,
             )
