@@ -36,6 +36,19 @@ class Family(Protocol):
     the normal form, and normalize takes the forms of every network of the family.
     """
 
+    @property
+    def kind(self) -> str:
+        """The configuration's word for networks of this family."""
+        ...
+
+    def chain_id(self, network: Network) -> int | None:
+        """The number by which wallets and nodes know the chain; None where chains have names only."""
+        ...
+
+    def title(self, network: Network) -> str | None:
+        """What customers call the network; None for one that is not widely known."""
+        ...
+
     def parse_account_key(self, text: str, *, pointer: str = "/account_key") -> AccountKey:
         """Read a public key somebody typed. Raises InvalidInput at `pointer` that repeats nothing of a private key."""
         ...
@@ -64,6 +77,10 @@ class Family(Protocol):
         """What wallets open. `address` in normal form, `amount` in base units."""
         ...
 
+    def qr_text(self, uri: str, address: str) -> str:
+        """What a QR code holds so that most wallets read it: the link, or the address as people write it."""
+        ...
+
     def check_destination(self, address: str, network: Network) -> str:
         """The normal form of a typed address that money may be sent to there.
 
@@ -86,10 +103,34 @@ class Family(Protocol):
 _evm_key: Final = lru_cache(maxsize=1024)(evm_addresses.EvmAccountKey.parse)
 
 
+# Names that customers know, by chain id.
+_EVM_TITLES: Final[Mapping[str, str]] = {
+    "1": "Ethereum",
+    "10": "OP Mainnet",
+    "56": "BNB Smart Chain",
+    "100": "Gnosis",
+    "137": "Polygon",
+    "8453": "Base",
+    "42161": "Arbitrum One",
+    "43114": "Avalanche C-Chain",
+    "11155111": "Sepolia (test network)",
+}
+
+
 class Evm:
     """Ethereum and its kin: one key and one address space for every chain, so that no answer depends on the network."""
 
     # ruff: noqa: ARG002  # one signature for all families
+
+    kind = "evm"
+
+    def chain_id(self, network: Network) -> int | None:
+        """See Family.chain_id. EIP-155."""
+        return int(network.chain)
+
+    def title(self, network: Network) -> str | None:
+        """See Family.title."""
+        return _EVM_TITLES.get(network.chain)
 
     def parse_account_key(self, text: str, *, pointer: str = "/account_key") -> AccountKey:
         """See Family.parse_account_key."""
@@ -123,6 +164,10 @@ class Evm:
             amount=amount,
             contract=None if asset.contract is None else evm_addresses.display(asset.contract),
         )
+
+    def qr_text(self, uri: str, address: str) -> str:
+        """See Family.qr_text."""
+        return uri
 
     def check_destination(self, address: str, network: Network) -> str:
         """See Family.check_destination."""

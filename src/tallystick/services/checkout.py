@@ -20,6 +20,7 @@ from typing import Final
 
 from babel.numbers import format_currency, get_currency_precision
 
+from tallystick.chains.families import FAMILIES
 from tallystick.core.invoice import LatePayment, Match, OptionStatus, PaymentStatus, Status
 from tallystick.core.money import AMOUNT_TEXT_LENGTH_MAX, fiat_decimals, format_units
 from tallystick.core.network import Network
@@ -46,19 +47,6 @@ NAME_LENGTH_MAX: Final = 40
 
 REFRESH_SECONDS_MOVING: Final = 10
 REFRESH_SECONDS_RESTING: Final = 60
-
-# Names that customers know, by EVM chain id. A network that is not here goes by its configured name.
-EVM_NAMES: Final[Mapping[str, str]] = {
-    "1": "Ethereum",
-    "10": "OP Mainnet",
-    "56": "BNB Smart Chain",
-    "100": "Gnosis",
-    "137": "Polygon",
-    "8453": "Base",
-    "42161": "Arbitrum One",
-    "43114": "Avalanche C-Chain",
-    "11155111": "Sepolia (test network)",
-}
 
 _TURNING: Final = frozenset({"R", "AL", "AN", "RLE", "RLO", "LRE", "LRO", "PDF", "RLI", "LRI", "FSI", "PDI"})
 
@@ -162,9 +150,8 @@ def build_view(
 def network_name(name: str, networks: Mapping[str, Network]) -> str:
     """The name customers know a configured network by."""
     network = networks.get(name)
-    if network is not None and network.family == "evm" and network.chain in EVM_NAMES:
-        return EVM_NAMES[network.chain]
-    return name.replace("_", " ").replace("-", " ").title()
+    title = None if network is None else FAMILIES[network.family].title(network)
+    return title or name.replace("_", " ").replace("-", " ").title()
 
 
 def name_in_sentence(name: str) -> str:
@@ -249,6 +236,7 @@ def _option(
         address=address,
         address_parts=(address[:6], address[6:-6], address[-6:]) if address is not None else None,
         uri=option.uri if payable else None,
+        qr_text=_qr_text(option, networks[option.network]) if payable else None,
         warning=texts.WARNING.format(asset=option.asset, network=name),
         quote_ends_at=holds_until if counts_down else None,
         quote_seconds_left=(
@@ -256,6 +244,12 @@ def _option(
         ),
         requoting_text=texts.REQUOTING.format(asset=option.asset) if requoting else None,
     )
+
+
+def _qr_text(option: objects.PaymentOption, network: Network) -> str | None:
+    if option.uri is None or option.address is None:
+        return None
+    return FAMILIES[network.family].qr_text(option.uri, option.address)
 
 
 def _received_text(option: objects.PaymentOption, invoice: objects.Invoice) -> str | None:

@@ -72,7 +72,7 @@ LABELS: Final = MappingProxyType(
         "copied": "Copied",
         "copy_failed": "Select and copy",
         "open_wallet": "Open in wallet",
-        "qr": "QR code with the address, the network and the amount",
+        "qr": "QR code for your wallet",
         "on_network": "on",
         "time_left": "left to pay",
         "after_time": "After that, please do not pay: ask the shop for a new request.",

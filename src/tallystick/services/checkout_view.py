@@ -39,6 +39,7 @@ class CheckoutOption(msgspec.Struct, frozen=True, kw_only=True):
     address: str | None
     address_parts: tuple[str, str, str] | None
     uri: str | None
+    qr_text: str | None
     warning: str
     quote_ends_at: datetime | None = None
     quote_seconds_left: int | None = None

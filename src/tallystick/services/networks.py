@@ -108,8 +108,8 @@ def _network(network: Network, row: Record) -> objects.NetworkObject:
     family = FAMILIES[network.family]
     return objects.NetworkObject(
         name=network.name,
-        kind=network.family,
-        chain_id=int(network.chain) if network.family == "evm" else None,
+        kind=family.kind,
+        chain_id=family.chain_id(network),
         chain=network.chain,
         native=objects.NativeObject(symbol=network.native.symbol, decimals=network.native.decimals),
         assets=[

@@ -202,10 +202,10 @@ async def show_qr(
     """The QR code of what is to be paid by this option now; 404 when nothing is."""
     view = await site.view(invoice_id)
     option = next((option for option in view.options if option.id == option_id), None)
-    if option is None or option.uri is None:
+    if option is None or option.qr_text is None:
         raise NotFound("There is nothing to pay here.")
     headers = PAGE_HEADERS | {"Cache-Control": "private, max-age=3600" if v == option.amount else "no-store"}
-    return Response(qr_svg(option.uri), media_type="image/svg+xml", headers=headers)
+    return Response(qr_svg(option.qr_text), media_type="image/svg+xml", headers=headers)
 
 
 @get(f"{assets.PREFIX}/{{name:str}}")

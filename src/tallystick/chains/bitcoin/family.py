@@ -19,8 +19,18 @@ from tallystick.core.network import Network
 class BitcoinFamily:
     """Bitcoin or Litecoin, with all its chains; `name` is the family's. See `chains.families.Family`."""
 
+    kind = "bitcoin"
+
     def __init__(self, name: str) -> None:
         self._name = name
+
+    def chain_id(self, network: Network) -> int | None:
+        """See Family.chain_id. Chains have names."""
+        return None
+
+    def title(self, network: Network) -> str | None:
+        """See Family.title."""
+        return CHAINS[network.chain].label
 
     def parse_account_key(self, text: str, *, pointer: str = "/account_key") -> BitcoinAccountKey:
         """See Family.parse_account_key."""
@@ -49,6 +59,10 @@ class BitcoinFamily:
     def payment_uri(self, network: Network, asset: Asset, address: str, amount: int) -> str:
         """See Family.payment_uri. BIP21."""
         return payment_uri(self._name, self.display(address, network), amount)
+
+    def qr_text(self, uri: str, address: str) -> str:
+        """See Family.qr_text."""
+        return uri
 
     def check_destination(self, address: str, network: Network) -> str:
         """See Family.check_destination."""

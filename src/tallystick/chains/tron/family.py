@@ -13,6 +13,7 @@ from typing import Any, Final
 from tallystick.chains.evm.addresses import EvmAccountKey
 from tallystick.chains.evm.addresses import normalize as evm_normalize
 from tallystick.chains.tron import addresses
+from tallystick.chains.tron.chains import CHAIN_IDS
 from tallystick.chains.tron.payment_uri import payment_uri, unsigned_transaction
 from tallystick.core.money import Asset
 from tallystick.core.network import Network
@@ -20,11 +21,28 @@ from tallystick.core.network import Network
 # Reading an account key costs more than deriving an address from it; a shop uses the same few keys all day.
 _key: Final = lru_cache(maxsize=1024)(addresses.parse_account_key)
 
+# Names that customers know, by chain id.
+_TITLES: Final = {
+    CHAIN_IDS["tron"]: "TRON",
+    CHAIN_IDS["tron-nile"]: "TRON Nile (test network)",
+    CHAIN_IDS["tron-shasta"]: "TRON Shasta (test network)",
+}
+
 
 class Tron:
     """TRON and its test networks: one key and one address space for all, so that no answer depends on the network."""
 
     # ruff: noqa: ARG002  # one signature for all families
+
+    kind = "tron"
+
+    def chain_id(self, network: Network) -> int | None:
+        """See Family.chain_id."""
+        return int(network.chain)
+
+    def title(self, network: Network) -> str | None:
+        """See Family.title."""
+        return _TITLES.get(int(network.chain))
 
     def parse_account_key(self, text: str, *, pointer: str = "/account_key") -> EvmAccountKey:
         """See Family.parse_account_key."""
@@ -53,6 +71,10 @@ class Tron:
     def payment_uri(self, network: Network, asset: Asset, address: str, amount: int) -> str:
         """See Family.payment_uri. What TRON wallets read is told in `payment_uri`."""
         return payment_uri(to=address, amount=amount, contract=asset.contract)
+
+    def qr_text(self, uri: str, address: str) -> str:
+        """See Family.qr_text. The bare address: `payment_uri` says why."""
+        return address
 
     def check_destination(self, address: str, network: Network) -> str:
         """See Family.check_destination."""
