@@ -16,6 +16,7 @@ nor outputs here.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -31,6 +32,9 @@ _NO_PARENT: Final = bytes(32)
 _NO_INDEX: Final = 0xFFFFFFFF
 _INPUT_BYTES_MIN: Final = 41
 _OUTPUT_BYTES_MIN: Final = 9
+_INPUT_HEAD: Final = struct.Struct("<32sIB")  # the output that it spends, and the length of its script
+_OUTPUT_HEAD: Final = struct.Struct("<QB")
+_NUMBER: Final = struct.Struct("<I")
 
 
 @dataclass(slots=True)
@@ -81,7 +85,7 @@ def read_transaction(data: bytes, at: int, *, alone: bool = False) -> tuple[RawT
     """
     try:
         return _read(data, at, alone=alone)
-    except IndexError:
+    except (IndexError, struct.error):
         raise _cut_off() from None
 
 
@@ -138,24 +142,21 @@ def _inputs(data: bytes, place: int) -> tuple[int, list[str], bool, int]:
     sequence_min = _NO_INDEX
     coinbase = False
     for _ in range(count):
-        parent = data[place : place + 32]
-        index = int.from_bytes(data[place + 32 : place + 36], "little")
-        place += 36
-        length = data[place]
-        place += 1
+        parent, index, length = _INPUT_HEAD.unpack_from(data, place)
+        place += 37
         if length >= 0xFD:
             length, place = _long_count(data, place, length)
-        place += length + 4
-        sequence = int.from_bytes(data[place - 4 : place], "little")
-        sequence_min = min(sequence_min, sequence)
+        place += length
+        sequence = _NUMBER.unpack_from(data, place)[0]
+        place += 4
+        if sequence < sequence_min:  # noqa: PLR1730  (twice as fast as min)
+            sequence_min = sequence
         if index == _NO_INDEX and parent == _NO_PARENT:
             coinbase = True
         else:
             keys.append(f"{parent[::-1].hex()}:{index}")
     if coinbase and count != 1:
         raise SourceIncomplete("A coinbase has more than one input.")
-    if place > len(data):
-        raise _cut_off()
     return place, keys, coinbase, sequence_min
 
 
@@ -168,13 +169,12 @@ def _outputs(data: bytes, place: int) -> tuple[int, list[tuple[int, str]]]:
         raise _cut_off()
     outputs: list[tuple[int, str]] = []
     for _ in range(count):
-        length = data[place + 8]
-        start = place + 9
+        amount, length = _OUTPUT_HEAD.unpack_from(data, place)
+        place += 9
         if length >= 0xFD:
-            length, start = _long_count(data, start, length)
-        end = start + length
-        outputs.append((int.from_bytes(data[place : place + 8], "little"), data[start:end].hex()))
-        place = end
+            length, place = _long_count(data, place, length)
+        start, place = place, place + length
+        outputs.append((amount, data[start:place].hex()))
     if place > len(data):
         raise _cut_off()
     return place, outputs
