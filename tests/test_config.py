@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tallystick import config
 from tallystick.config import Config, default_text, from_document, load
+from tallystick.config_kinds import BitcoinSettings, TronSettings
 from tallystick.config_reader import environment_form
 from tallystick.core.chain import Finality, Requirement
 from tallystick.core.errors import ConfigurationError
@@ -62,30 +63,54 @@ def test_the_commented_file_is_valid_and_says_the_defaults() -> None:
     assert from_document(tomllib.loads(default_text()), environment=DATA_DIR) == read({})
 
 
-def test_the_commented_file_names_every_key_that_exists() -> None:
-    """Uncommented, it is a valid configuration; and every field of the dataclasses is in it."""
+def _uncommented() -> dict[str, Any]:
+    """The commented file with its examples switched on."""
     lines = []
     for line in default_text().splitlines():
         bare = line.removeprefix("# ").removeprefix("#").strip()
         is_example = line.startswith("#") and (bare.startswith("[") or " = " in bare.split("#")[0])
         lines.append(bare if is_example and not bare[:1].isupper() else line)
-    text = "\n".join(lines).replace("0x…", "0x" + "ab" * 32)
-    document = tomllib.loads(text)
+    return tomllib.loads("\n".join(lines).replace("0x…", "0x" + "ab" * 32))
+
+
+def test_the_commented_file_names_every_key_that_exists() -> None:
+    """Uncommented, it is a valid configuration; and every field of the dataclasses is in it."""
+    document = _uncommented()
     found = from_document(document, environment={})
     assert found.networks["ethereum"].network.pegs == {CONTRACT.lower(): "USD"}
     assert found.rates.static["ETH/USD"] == 2500
-    named = set(document["networks"]["ethereum"])
-    fields = {"rpc", "poll_interval_ms", "start_height", "batch_blocks", "stale_after_seconds"}
-    fields |= {
-        "request_timeout_seconds",
-        "genesis_hash",
+    networks = document["networks"]
+    common = {"kind", "rpc", "native", "confirmations", "safety_depth", "poll_interval_ms", "start_height"}
+    common |= {"batch_blocks", "stale_after_seconds", "request_timeout_seconds", "genesis_hash"}
+    evm = {
+        "chain_id",
+        "finality",
         "finality_tags",
         "blooms",
         "traces",
         "mempool",
-        "chain_id",
+        "zero_conf_limit",
+        "tokens",
     }
-    assert named == fields | {"kind", "native", "confirmations", "finality", "safety_depth", "tokens"}
+    assert set(networks["ethereum"]) == common | evm
+    bitcoin = {"chain", "rpc_cookie_file", "zmq", "mempool", "zero_conf_limit", "fee_rate_default"}
+    assert set(networks["bitcoin"]) == common | bitcoin
+    assert set(networks["tron"]) == common | {"chain", "api", "requests_per_second", "tokens"}
+
+
+@pytest.mark.parametrize("name", ["ethereum", "bitcoin", "tron"])
+def test_the_defaults_that_the_commented_file_says_are_the_defaults(name: str) -> None:
+    """Whatever is no example of something absent: leaving all of it out changes nothing."""
+    shown = from_document(_uncommented(), environment={}).networks[name]
+    document = _uncommented()
+    required = {"kind", "chain", "chain_id", "rpc", "tokens", "native"}
+    absent = {"genesis_hash", "rpc_cookie_file", "zmq"} | (
+        {"zero_conf_limit"} if name == "ethereum" else set()
+    )
+    document["networks"] = {
+        name: {key: value for key, value in document["networks"][name].items() if key in required | absent}
+    }
+    assert from_document(document, environment={}).networks[name] == shown
 
 
 def test_a_whole_network() -> None:
@@ -98,6 +123,88 @@ def test_a_whole_network() -> None:
     assert usdc is not None
     assert usdc.contract == CONTRACT.lower()
     assert ethereum.network.pegs == {CONTRACT.lower(): "USD"}
+
+
+def bitcoin(**changes: Any) -> dict[str, Any]:
+    return {"kind": "bitcoin", "chain": "litecoin-regtest", "rpc": ["http://u:p@127.0.0.1:9332"]} | changes
+
+
+def tron(**changes: Any) -> dict[str, Any]:
+    return {"kind": "tron", "rpc": ["http://127.0.0.1:8090"]} | changes
+
+
+def test_a_network_of_bitcoins_family() -> None:
+    found = read({"networks": {"lite": bitcoin(rpc_cookie_file="/x/.cookie", zmq=["tcp://127.0.0.1:1"])}})
+    lite = found.networks["lite"]
+    network = lite.network
+    assert (network.family, network.chain, network.native.symbol) == ("litecoin", "litecoin-regtest", "LTC")
+    assert (network.loose_times, network.finality_tags, network.has_accounts) == (True, False, False)
+    assert (network.zero_conf_limit, network.fee_rate_default) == (10**8, 10_000)
+    assert network.requirement == Requirement(Finality.DEPTH, 14)
+    assert lite.settings == BitcoinSettings("litecoin-regtest", Path("/x/.cookie"), ("tcp://127.0.0.1:1",))
+    assert (lite.poll_interval_ms, lite.stale_after_seconds, lite.mempool) == (5000, 1800, True)
+    assert "u:p" not in repr(found)
+    one = read({"networks": {"b": bitcoin(chain="bitcoin", zero_conf_limit="0", fee_rate_default=7)}})
+    network = one.networks["b"].network
+    assert (network.family, network.native.symbol, network.zero_conf_limit) == ("bitcoin", "BTC", 0)
+    assert network.fee_rate_default == 7
+
+
+def test_a_network_of_trons_family() -> None:
+    address = "TR7NHqjeKQxGTCi8q8ZY4pL8otSzgjLj6t"
+    usdt = {"contract": address, "decimals": 6}
+    found = read({"networks": {"tron": tron(tokens={"USDT": usdt}, finality="finalized", chain="tron")}})
+    network = found.networks["tron"].network
+    assert (network.family, network.chain, network.native.symbol) == ("tron", "728126428", "TRX")
+    assert network.requirement.finality is Finality.FINALIZED
+    assert network.tokens[0].contract == "0xa614f803b6fd780986a42c78ec9c7f77e6ded13c"
+    assert (network.has_accounts, found.networks["tron"].mempool) == (False, False)
+    stand_in = read({"networks": {"t": tron(chain_id=31337, api="jsonrpc", requests_per_second=50)}})
+    assert stand_in.networks["t"].settings == TronSettings(31337, "jsonrpc", 50)
+    nile = read({"networks": {"t": tron(chain="tron-nile")}}).networks["t"]
+    assert nile.network.chain == "3448148188"
+
+
+@pytest.mark.parametrize(
+    ("network_of_kind", "words"),
+    [
+        (bitcoin(chain="dogecoin"), "must be one of bitcoin, bitcoin-testnet4"),
+        ({"kind": "bitcoin", "rpc": ["http://x"]}, "chain: is missing"),
+        (bitcoin(chain_id=1), "There is no setting"),
+        (bitcoin(finality="finalized"), "is not what chains of this kind have"),
+        (bitcoin(tokens={"USDT": {"contract": "x", "decimals": 6}}), "there are no tokens"),
+        (bitcoin(native={"symbol": "LTC", "decimals": 18}), "decimals: is 8"),
+        (bitcoin(rpc_cookie_file="cookie"), "whole path"),
+        (bitcoin(zmq=["127.0.0.1:28332"]), "zmq: address 1"),
+        (bitcoin(zmq=["tcp://user:secret@127.0.0.1:28332"]), "zmq: address 1"),
+        (bitcoin(zero_conf_limit="a lot"), "zero_conf_limit: must be an amount of LTC"),
+        (bitcoin(zero_conf_limit="0.000000001"), "zero_conf_limit: must be an amount of LTC"),
+        (bitcoin(fee_rate_default=0), "fee_rate_default: must lie between"),
+        (bitcoin(genesis_hash="0x1"), "64 hexadecimal digits"),
+        (bitcoin(traces="off"), "There is no setting"),
+        (tron(chain="bitcoin"), "must be one of tron, tron-nile"),
+        (tron(chain="tron", chain_id=1), "has no meaning beside chain"),
+        (tron(api="grpc"), "must be one of http, jsonrpc"),
+        (tron(mempool=True), "There is no setting"),
+        (tron(fee_rate_default=1), "There is no setting"),
+        (tron(native={"symbol": "TRX", "decimals": 18}), "decimals: is 6"),
+        (
+            tron(tokens={"USDT": {"contract": "TR7NHqjeKQxGTCi8q8ZY4pL8otSzgjLj6u", "decimals": 6}}),
+            "contract:",
+        ),
+    ],
+)
+def test_other_kinds_are_checked_too(network_of_kind: dict[str, Any], words: str) -> None:
+    said = problem({"networks": {"n": network_of_kind}})
+    assert words in said
+    assert "secret" not in said
+
+
+def test_one_chain_is_one_network_in_every_family() -> None:
+    assert "same chain" in problem({"networks": {"a": bitcoin(), "b": bitcoin()}})
+    assert "same chain" in problem({"networks": {"a": tron(), "b": tron(chain_id=728126428)}})
+    both = {"a": bitcoin(), "b": bitcoin(chain="bitcoin-regtest"), "c": tron(), "d": network()}
+    assert len(read({"networks": both}).networks) == 4
 
 
 @pytest.mark.parametrize("finality", ["safe", "finalized"])
@@ -137,7 +244,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"networks": {"a-b": network(), "a_b": network(chain_id=2)}}, "cannot be told from"),
     ({"networks": {"a": network(), "b": network()}}, "same chain"),
     (with_network(kind="lightning"), "must be one of evm, bitcoin, tron"),
-    (with_network(kind="evn"), 'must be one of evm'),
+    (with_network(kind="evn"), "must be one of evm"),
     ({"networks": {"a": {}}}, "networks.a.kind: is missing"),
     (with_network(chain_id="1"), "must be a whole number"),
     (with_network(chain_id=True), "must be a whole number"),
@@ -310,7 +417,18 @@ KEYS = st.sampled_from(
     [
         *("listen", "data_dir", "public_url", "networks", "rates", "log", "server", "webhooks"),
         *("ethereum", "rpc", "kind", "native", "tokens", "chain_id", "symbol", "decimals", "contract"),
-        *("sources", "static", "ETH/USD", "level", "x"),
+        *(
+            "sources",
+            "static",
+            "ETH/USD",
+            "level",
+            "x",
+            "chain",
+            "api",
+            "zmq",
+            "rpc_cookie_file",
+            "zero_conf_limit",
+        ),
     ]
 )
 VALUES = st.recursive(
@@ -319,7 +437,21 @@ VALUES = st.recursive(
     | st.integers()
     | st.floats()
     | st.text(max_size=20)
-    | st.sampled_from(["evm", "ETH", "http://x", "127.0.0.1:1", CONTRACT, "static", "head", "debug"])
+    | st.sampled_from(
+        [
+            "evm",
+            "bitcoin",
+            "tron",
+            "litecoin",
+            "ETH",
+            "http://x",
+            "127.0.0.1:1",
+            CONTRACT,
+            "static",
+            "head",
+            "debug",
+        ]
+    )
     | st.dates(),
     lambda inner: (
         st.lists(inner, max_size=3) | st.dictionaries(KEYS | st.text(max_size=8), inner, max_size=4)
