@@ -233,7 +233,7 @@ async def test_the_solidified_height_is_asked_for_every_third_block(
     node.solidified = node.height + 5
     node.mine(blocks=5)
     head = await source.head()
-    assert (head.safe_height, head.finalized_height) == (None, head.header.height)
+    assert (head.safe_height, head.finalized_height) == (head.header.height, head.header.height)
 
 
 async def test_the_solidified_height_is_asked_for_again_after_a_reorganisation(

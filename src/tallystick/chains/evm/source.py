@@ -247,7 +247,8 @@ class EvmSource:
         heights = {tag: _height_or_none(mark) for tag, mark in zip(tags[1:], marks, strict=True)}
         if any(isinstance(mark, RpcRefused) and mark.rpc_code == _INVALID_PARAMS for mark in marks):
             node.finality_tags = False
-        return Head(header, heights.get("safe"), heights.get("finalized"))
+        final = heights.get("finalized")
+        return Head(header, heights.get("safe", final), final)  # where there is no weaker word, final is safe
 
     async def _receipts(self, node: _Node, block: BlockAnswer) -> list[ReceiptAnswer | None]:
         """All receipts of the block, by its hash; one by one (in batches) where a node lacks that method."""

@@ -5,6 +5,7 @@ Holds true: a node is used only after its first block was compared with the conf
 again after every trouble, and one that fails is put aside for a while (`failover`); a block and the infos of its
 transactions come from one node and are checked against each other (`blocks`) before they are handed out.
 `finalized_height` is the solidified block: more than two thirds of the producers built on it, and nodes never leave it.
+TRON has no weaker word, so that it is `safe_height` as well: who asks for that gets more, not nothing.
 Must not: treat a refusal or an empty answer as an empty block, or ask more often than it has to.
 
 Requests, with one node and a poll every 3 s: a header each poll; the solidified height every third block; the first
@@ -188,7 +189,8 @@ class TronSource:
         if last is None or not _recent(last[1], header.height, SOLIDIFIED_EVERY_BLOCKS):
             solidified = (await _newest(node, "walletsolidity")).height
             node.solidified = last = solidified, header.height
-        return Head(header, None, min(last[0], header.height))
+        final = min(last[0], header.height)
+        return Head(header, final, final)
 
     async def _read_identity(self, node: _Node) -> ChainIdentity:
         first = await _header_at(node, 0)
