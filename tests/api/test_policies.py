@@ -70,6 +70,7 @@ async def test_rules_are_shown_as_put_with_what_was_left_out(client: Client, mer
             "amount_currency": "EUR",
         },
         zero_conf=True,
+        zero_conf_accepts=["replaceable", "unconfirmed_parent"],
         tolerance={"under_bps": 0, "over_bps": 100_000},
     )
     final = {"name": "final", "match": {}, "require": {"finality": "finalized", "confirmations": 5}}
@@ -82,6 +83,7 @@ async def test_rules_are_shown_as_put_with_what_was_left_out(client: Client, mer
             "match": {},
             "require": {"finality": "finalized"},
             "zero_conf": False,
+            "zero_conf_accepts": [],
             "tolerance": {"under_bps": 50, "over_bps": 1000},
         },
     ]

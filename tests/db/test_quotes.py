@@ -49,9 +49,9 @@ async def test_what_is_read_values_every_transfer_as_the_whole_history_does(conn
     for number, moment in enumerate(MOMENTS):
         await connection.execute(
             """
-            INSERT INTO transfers (id, network, tx_hash, channel, ordinal, sender, recipient, amount, spend_key,
+            INSERT INTO transfers (id, network, tx_hash, channel, ordinal, sender, recipient, amount,
                 first_evidence_at, first_seen_at, merchant_id, invoice_id, option_id)
-            VALUES ('trf-' || $1, 'alpha', 'tx-' || $1, 'log', 0, 's', 'r', 1, 's', $2, $2, 'mer', 'inv-1', 'opt-1')
+            VALUES ('trf-' || $1, 'alpha', 'tx-' || $1, 'log', 0, 's', 'r', 1, $2, $2, 'mer', 'inv-1', 'opt-1')
             """,
             str(number),
             moment,

@@ -90,6 +90,8 @@ FACTS = frozenset(
         "transfers",
         "anchors",
         "conflicts",
+        "transaction_spends",
+        "spendings",
         "transitions",
         "transition_log",
         "events",
@@ -113,6 +115,7 @@ EXCEPTIONS = {
     ("move_transfers", "transfers"),
     # What was only sighted, by our clock, gets the time of its first block where that is earlier.
     ("insert_transfers", "transfers"),
+    ("add_traits", "transfers"),  # what a block did not show: only more, never less
 }
 AGGREGATES = sorted(
     path.name.removesuffix(".sql")
@@ -230,7 +233,7 @@ def test_facts_only_grow(statement: Statement) -> None:
 @pytest.mark.parametrize("name", ["connect_block", "disconnect_above"])
 def test_of_a_block_only_its_place_in_the_best_chain_changes(name: str) -> None:
     sql = next(statement.sql for statement in STATEMENTS if statement.name == name)
-    (assignment,) = re.findall(r"\bSET\s+(.*?)(?:\bWHERE\b|$)", sql, re.DOTALL)
+    (assignment,) = re.findall(r"\bSET\s+(.*?)(?:\b(?:WHERE|RETURNING)\b|$)", sql, re.DOTALL)
     assert re.fullmatch(r"in_best_chain = (true|false);?\s*", assignment)
 
 
@@ -297,11 +300,15 @@ INSERT INTO sightings (transfer_id, network, first_at, gone_at)
 SELECT 'trf-' || n, 'net-' || n % 3, now(), CASE WHEN n % 100 <> 0 THEN now() END FROM generate_series(1, 20000) AS n;
 INSERT INTO networks (name, family, scanned_until)
 SELECT 'net-' || n, 'evm', to_timestamp(50) FROM generate_series(0, 2) AS n;
-INSERT INTO transfers (id, network, tx_hash, channel, ordinal, sender, recipient, amount, spend_key, first_evidence_at,
+INSERT INTO transfers (id, network, tx_hash, channel, ordinal, sender, recipient, amount, first_evidence_at,
     first_seen_at, merchant_id, invoice_id, option_id)
-SELECT 'trf-' || n, 'net-' || n % 3, 'tx-' || n, 'log', 0, 's', 'address-' || n, 1, 'spend-' || n, now(), now(), 'mer',
-    'inv-' || n, 'opt-' || n
+SELECT 'trf-' || n, 'net-' || n % 3, 'tx-' || n, CASE WHEN n % 2 = 0 THEN 'output' ELSE 'log' END, 0, 's',
+    'address-' || n, 1, now(), now(), 'mer', 'inv-' || n, 'opt-' || n
 FROM generate_series(1, 20000) AS n;
+INSERT INTO transaction_spends (network, spend_key, tx_hash)
+SELECT 'net-' || n % 3, 'spend-' || n, 'tx-' || n FROM generate_series(1, 20000) AS n;
+INSERT INTO spendings (transfer_id, network, tx_hash, block_hash)
+SELECT 'trf-' || n, 'net-' || n % 3, 'tx', 'block-' || n / 50 FROM generate_series(1, 5000) AS n;
 INSERT INTO anchors (transfer_id, network, block_hash)
 SELECT 'trf-' || n, 'net-' || n % 3, 'block-' || n / 50 FROM generate_series(1, 20000) AS n;
 INSERT INTO conflicts (transfer_id, tx_hash, network, block_hash)
@@ -332,11 +339,18 @@ PER_BLOCK: list[tuple[str, str, dict[str, Any], set[str]]] = [
     ("intake", "due_by_height", {"network": "net-1", "tip": 60, "safe": 60, "finalized": None}, {"wakeups"}),
     ("intake", "due_by_time", {"network": "net-1", "now": None, "row_count": 200}, {"wakeups"}),
     (
-        "intake",
+        "spends",
         "open_spends",
         {"network": "net-1", "spend_keys": [f"spend-{n}" for n in range(200)]},
-        {"transfers", "anchors", "conflicts", "blocks"},
+        {"transaction_spends", "transfers", "anchors", "conflicts", "blocks"},
     ),
+    (
+        "spends",
+        "own_outputs",
+        {"network": "net-1", "tx_hashes": [f"tx-{n}" for n in range(200)], "ordinals": [0] * 200},
+        {"transfers"},
+    ),
+    ("sightings", "live", {"network": "net-1"}, {"sightings", "transfers", "transaction_spends"}),
     ("sightings", "interest", {"network": "net-1", "row_count": 200}, {"wakeups", "sightings", "transfers"}),
     (
         "intake",
@@ -446,7 +460,7 @@ async def test_what_lost_its_place_costs_a_block_nothing(filled: Connection) -> 
     # on another network. Those of network 1 are 1, 4, 7, ….
     held, left, lost, ruled, spared, foreign = 7000, 7501, 10012, 10003, 10006, 10001
     asked = [f"spend-{n}" for n in (held, left, lost, ruled, spared, foreign)]
-    statement = load("intake")._statements["open_spends"]
+    statement = load("spends")._statements["open_spends"]
     given = {"network": "net-1", "spend_keys": asked}
     arguments = [given[parameter] for parameter in statement.parameters]
     answered = await filled.fetch(statement.sql, *arguments)

@@ -61,6 +61,7 @@ async def test_one_transaction_of_an_exchange_pays_three_invoices(
         (payment,) = seen.payments
         assert (seen.status, seen.amount_paid, payment.match) == ("paid", "25.00", "matched")
         assert payment.tx_hash == signed.tx_hash
+        assert payment.sender is not None
         assert payment.sender.lower() == batch
         ordinals.add(payment.ordinal)
     assert ordinals == {0, 1, 2}

@@ -507,15 +507,16 @@ def the_cursor_goes_ahead(ground: Ground) -> None:
                     height = step.ancestor.height
                     await SQL.disconnect_above.all(connection, network=network.name, height=height)
                 for block in step.blocks:
-                    await SQL.connect_block.run(
+                    await SQL.connect_block.value(
                         connection,
                         network=network.name,
                         hash=block.header.hash,
                         height=block.header.height,
                         parent_hash=block.header.parent_hash,
                         time=block.header.time,
+                        counted_time=None,
                     )
-                await _move_cursor(connection, network, step, row)
+                await _move_cursor(connection, network, step, row, step.blocks[-1].header.time)
             return await real(ctx, network, replace(step, expected=step.blocks[-1].header.ref))
 
         return apply_step

@@ -297,9 +297,9 @@ FROM payment_options AS o WHERE o.invoice_id = $2 AND o.position = 0
 _REFUND_TRANSFER: Final = """
 WITH found AS (
     INSERT INTO refund_transfers (id, refund_id, invoice_id, network, tx_hash, channel, ordinal, sender, recipient,
-        contract, amount, spend_key, first_evidence_at)
+        contract, amount, first_evidence_at)
     SELECT $1, $2, r.invoice_id, r.network, $3, 'log', 0, '0xsecret', r.address, r.contract, r.amount_sent,
-        'spend ' || $3, $5
+        $5
     FROM refunds AS r WHERE r.id = $2 RETURNING id, network
 )
 INSERT INTO refund_anchors (transfer_id, network, block_hash) SELECT id, network, $4 FROM found

@@ -46,8 +46,10 @@ from tallystick.core.chain import (
     Requirement,
     canonical_anchor,
     confirmations,
+    counts_at_sight,
     final_at_height,
     is_final,
+    mature_at_height,
 )
 from tallystick.core.invoice import (
     DecisionKind,
@@ -60,7 +62,7 @@ from tallystick.core.invoice import (
     Status,
     TransferFact,
     match_transfer,
-    required_of,
+    required_for,
 )
 from tallystick.core.money import AMOUNT_MAX
 from tallystick.core.refund import DECIDED, RefundStatus, RefundVerdict, given_back, judge_refund
@@ -210,7 +212,7 @@ def _unique(transfers: tuple[TransferFact, ...]) -> list[TransferFact]:
 def _judge(terms: InvoiceTerms, fact: TransferFact, facts: Facts, received: frozenset[str]) -> Verdict:
     option = terms.option(fact.option_id)
     view = facts.networks.get(fact.key.network)
-    requirement = required_of(option, fact.key.network, facts.networks)
+    requirement = required_for(option, fact, facts.networks)
     anchor = canonical_anchor(fact.anchors)
     conflict = next((other for other in fact.conflicts if other.anchor.in_best_chain), None)
     if view is not None and is_final(anchor, requirement, view):
@@ -223,7 +225,8 @@ def _judge(terms: InvoiceTerms, fact: TransferFact, facts: Facts, received: froz
         own = conflict.tx_hash == fact.key.tx_hash
         status = PaymentStatus.FAILED if own else PaymentStatus.REPLACED
     elif fact.in_mempool:
-        status = PaymentStatus.CONFIRMED if requirement.zero_conf else PaymentStatus.DETECTED
+        at_sight = counts_at_sight(requirement, fact.traits)
+        status = PaymentStatus.CONFIRMED if at_sight else PaymentStatus.DETECTED
     else:
         status = PaymentStatus.ORPHANED
     return Verdict(
@@ -451,12 +454,12 @@ def _wakeups(case: _Case, refunds: tuple[RefundVerdict, ...]) -> tuple[Wakeup, .
         # What counts at sight is confirmed before it is final: only then it can be given back.
         early = requirement.zero_conf and not _is_final(fact, verdict, facts)
         if verdict.anchor is not None and (verdict.status is PaymentStatus.CONFIRMING or early):
-            found.add(_when_final(fact.key.network, verdict.anchor, requirement))
+            found |= _when_final(fact.key.network, verdict.anchor, requirement)
     refund_facts = {refund.id: refund for refund in facts.refunds}
     for refund in refunds:
         if refund.status is RefundStatus.CONFIRMING and refund.anchor is not None:
             about = refund_facts[refund.refund_id]
-            found.add(_when_final(about.asset.network, refund.anchor, about.requirement))
+            found |= _when_final(about.asset.network, refund.anchor, about.requirement)
     if not case.over:
         networks = _paying_networks(terms)
         waiting = [name for name in networks if not _scanned_past(facts.networks.get(name), terms.deadline)]
@@ -471,5 +474,8 @@ def _is_final(fact: TransferFact, verdict: Verdict, facts: Facts) -> bool:
     return view is not None and is_final(verdict.anchor, verdict.requirement, view)
 
 
-def _when_final(network: str, anchor: Anchor, requirement: Requirement) -> Wakeup:
-    return Wakeup(network, _MARKER[requirement.finality], final_at_height(anchor, requirement))
+def _when_final(network: str, anchor: Anchor, requirement: Requirement) -> set[Wakeup]:
+    found = {Wakeup(network, _MARKER[requirement.finality], final_at_height(anchor, requirement))}
+    if requirement.maturity and requirement.finality is not Finality.DEPTH:
+        found.add(Wakeup(network, Marker.TIP, mature_at_height(anchor, requirement)))
+    return found

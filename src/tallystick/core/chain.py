@@ -13,7 +13,7 @@ integers of base units, hashes are the family's usual text form (0x-prefixed low
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
@@ -146,6 +146,15 @@ class MempoolSnapshot:
     head_time: datetime | None = None
 
 
+def outpoint_of(spend_key: str) -> tuple[str, int] | None:
+    """The output that a spend key names, as transaction and output index; None for a key of another kind."""
+    tx_hash, _, index = spend_key.rpartition(":")
+    # An EVM key ends in a number too, after an address: no hash of 32 bytes is that short.
+    if len(tx_hash) < 64 or not (index.isascii() and index.isdecimal()):
+        return None
+    return tx_hash, int(index)
+
+
 class Finality(StrEnum):
     """What makes a transfer confirmed: a number of blocks, or the network's own word."""
 
@@ -159,13 +168,15 @@ class Requirement:
     """When a transfer counts as confirmed. `confirmations` matters for `Finality.DEPTH` only (>= 1).
 
     `zero_conf` lets a sighting outside any block count as confirmed; only a merchant's rule sets it. A sighting with
-    one of `RISKS` counts only if that is among `accepted_risks`.
+    one of `RISKS` counts only if that is among `accepted_risks`. `maturity`: so many blocks must hold or follow it
+    besides, whatever the finality; it comes from a transfer's traits (`required_with`), never from a rule.
     """
 
     finality: Finality
     confirmations: int = 1
     zero_conf: bool = False
     accepted_risks: frozenset[Trait] = frozenset()
+    maturity: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,12 +222,29 @@ def confirmations(anchor: Anchor | None, view: NetworkView) -> int:
     return max(0, view.tip.height - anchor.block.height + 1)
 
 
+def required_with(requirement: Requirement, traits: frozenset[Trait]) -> Requirement:
+    """What is required of a transfer with these traits: what cannot be spent yet is not confirmed, by no rule."""
+    maturity = max((MATURITY[trait] for trait in traits if trait in MATURITY), default=0)
+    if not maturity:
+        return requirement
+    needed = requirement.confirmations
+    if requirement.finality is Finality.DEPTH:
+        needed = max(needed, maturity)
+    return replace(requirement, confirmations=needed, zero_conf=False, maturity=maturity)
+
+
+def counts_at_sight(requirement: Requirement, traits: frozenset[Trait]) -> bool:
+    """Whether a sighting of a transfer with these traits counts as confirmed, before any block holds it."""
+    return requirement.zero_conf and traits & RISKS <= requirement.accepted_risks
+
+
 def is_final(anchor: Anchor | None, requirement: Requirement, view: NetworkView) -> bool:
-    """Whether a transfer at `anchor` meets the depth or finality of `requirement`; never outside the best chain.
+    """Whether a transfer at `anchor` meets the depth or finality, and the maturity, of `requirement`; never outside the
+    best chain.
 
     `zero_conf` is not asked here: it is about sightings, which have no anchor.
     """
-    if anchor is None or not anchor.in_best_chain:
+    if anchor is None or not anchor.in_best_chain or confirmations(anchor, view) < requirement.maturity:
         return False
     match requirement.finality:
         case Finality.DEPTH:
@@ -228,10 +256,18 @@ def is_final(anchor: Anchor | None, requirement: Requirement, view: NetworkView)
 
 
 def final_at_height(anchor: Anchor, requirement: Requirement) -> int:
-    """The height that the tip (depth) or the finality marker (safe, finalized) must reach for `is_final`."""
+    """The height that the tip (depth) or the finality marker (safe, finalized) must reach for `is_final`.
+
+    With a maturity the tip must have reached `mature_at_height` besides.
+    """
     if requirement.finality is Finality.DEPTH:
         return anchor.block.height + max(1, requirement.confirmations) - 1
     return anchor.block.height
+
+
+def mature_at_height(anchor: Anchor, requirement: Requirement) -> int:
+    """The height that the tip must reach for the maturity of `requirement`."""
+    return anchor.block.height + max(1, requirement.maturity) - 1
 
 
 @dataclass(frozen=True, slots=True)

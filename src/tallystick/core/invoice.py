@@ -13,7 +13,16 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from tallystick.core.chain import Anchor, Channel, CreditKey, Finality, NetworkView, Requirement
+from tallystick.core.chain import (
+    Anchor,
+    Channel,
+    CreditKey,
+    Finality,
+    NetworkView,
+    Requirement,
+    Trait,
+    required_with,
+)
 from tallystick.core.money import Asset, Price
 from tallystick.core.refund import RefundFact
 
@@ -237,7 +246,8 @@ class TransferFact:
     `asset` is None for a token that nobody configured. `first_evidence_at` is the chain time of the first block
     that ever held it (or of its sighting in the mempool): it decides whether it is on time, for good.
     `in_mempool` is whether the network's node shows it outside any block now. `internal` says that the same merchant
-    sent it from another issued address: coins moved among one's own are evidence, not income.
+    sent it from another issued address: coins moved among one's own are evidence, not income. `traits` say how far it
+    can be relied on.
     """
 
     id: str
@@ -250,6 +260,7 @@ class TransferFact:
     conflicts: tuple[Conflict, ...] = ()
     in_mempool: bool = False
     internal: bool = False
+    traits: frozenset[Trait] = frozenset()
 
     @property
     def is_dust(self) -> bool:
@@ -289,7 +300,12 @@ def required_of(option: OptionTerms, network: str, views: Mapping[str, NetworkVi
     if own is None:
         by_depth = option.requirement.finality is Finality.DEPTH
         own = Requirement(Finality.DEPTH, option.requirement.confirmations if by_depth else DEPTH_OF_UNKNOWN)
-    return replace(own, zero_conf=False)
+    return replace(own, zero_conf=False, accepted_risks=frozenset())
+
+
+def required_for(option: OptionTerms, fact: TransferFact, views: Mapping[str, NetworkView]) -> Requirement:
+    """When this transfer, which came to this option's address, is there for good: newly made coin must be spendable."""
+    return required_with(required_of(option, fact.key.network, views), fact.traits)
 
 
 def match_transfer(option: OptionTerms, key: CreditKey, asset: Asset | None) -> Match:

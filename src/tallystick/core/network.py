@@ -8,9 +8,12 @@ Must not: know URLs, credentials or how a node is asked.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from tallystick.core.chain import Finality, Requirement
 from tallystick.core.money import Asset
+
+_OUTPUT_FAMILIES: Final = frozenset({"bitcoin", "litecoin"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,7 @@ class Network:
     native coin: above it no payment counts at sight, unless the rule that lets it names an amount of its own; None: no
     limit. `fee_rate_default` is in base units per 1,000 virtual bytes, for payments made while no node says a better
     one; None where no payments are made up here. `has_accounts` is whether its nodes say what an address held at a
-    block.
+    block, `tells_native` whether payments in its native coin are seen: where not, the coin cannot be asked for.
     """
 
     name: str
@@ -41,11 +44,17 @@ class Network:
     zero_conf_limit: int | None = None
     fee_rate_default: int | None = None
     has_accounts: bool = True
+    tells_native: bool = True
+
+    @property
+    def shows_risks(self) -> bool:
+        """Whether its nodes say which sightings can be replaced or rest on others: chains of outputs do."""
+        return self.family in _OUTPUT_FAMILIES
 
     @property
     def assets(self) -> tuple[Asset, ...]:
         """All assets that count on this network, the native coin first."""
-        return (self.native, *self.tokens)
+        return (self.native, *self.tokens) if self.tells_native else self.tokens
 
     def asset_by_symbol(self, symbol: str) -> Asset | None:
         """The configured asset of that symbol. For requests; never for judging what arrived."""

@@ -16,11 +16,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import reduce
+from typing import Final
 
-from tallystick.core.chain import Finality, Requirement
+from tallystick.core.chain import Finality, Requirement, Trait
 from tallystick.core.invoice import Tolerance
 from tallystick.core.money import Price, format_price, format_rate
 from tallystick.core.policy_rules import NETWORK_DEFAULT, Conditions, Policy, fits_place, listed
+
+
+@dataclass(frozen=True, slots=True)
+class SightLimit:
+    """The most that counts at sight on a network, in base units of the asset asked for, and in words."""
+
+    amount: int
+    words: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +37,9 @@ class Subject:
     """What a rule is looked for: one way to pay a price.
 
     `default` is the network's own requirement. `rates` holds units of a currency for one whole unit of the price's own,
-    as far as they are known; it is asked for the currencies of `currencies_needed` only.
+    as far as they are known; it is asked for the currencies of `currencies_needed` only. `amount` is what is asked in
+    base units of the asset (None: not known), `sight_limit` up to how much a payment counts at sight where the rule
+    names no amount of its own. `shows_risks`: the network says which payments can be replaced, or rest on others.
     """
 
     network: str
@@ -37,6 +48,9 @@ class Subject:
     price: Price
     default: Requirement
     rates: Mapping[str, Fraction] = field(default_factory=dict)
+    amount: int | None = None
+    sight_limit: SightLimit | None = None
+    shows_risks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +75,17 @@ class Floor:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A rule that applies, or might. `label` names it inside a sentence, `why` says in words why it matched."""
+    """A rule that applies, or might. `label` names it inside a sentence, `why` says in words why it matched.
+
+    `capped`: it counts sightings, and more is asked than the network's limit for that.
+    """
 
     name: str
     label: str
     requirement: Requirement
     tolerance: Tolerance
     why: str = ""
+    capped: bool = False
 
 
 def choose(policy: Policy, subject: Subject, *, asked_for: str | None = None) -> Applied:
@@ -78,7 +96,7 @@ def choose(policy: Policy, subject: Subject, *, asked_for: str | None = None) ->
     """
     if asked_for == NETWORK_DEFAULT:
         why = f"The default of the network {subject.network} was asked for by name"
-        return _applied(policy, replace(_default(policy, subject), why=why))
+        return _applied(policy, subject, replace(_default(policy, subject), why=why))
     if asked_for is not None:
         position = next((at for at, rule in enumerate(policy.rules) if rule.name == asked_for), None)
         if position is None:
@@ -86,7 +104,8 @@ def choose(policy: Policy, subject: Subject, *, asked_for: str | None = None) ->
         rule = policy.rules[position]
         if fits_place(rule.conditions, subject.network, subject.asset):
             why = f"{_labelled(policy, position)} was asked for by name"
-            return _applied(policy, _candidate(policy, position, why))
+            # By name it applies whatever the amount is, so an amount of its own limits nothing.
+            return _applied(policy, subject, _candidate(policy, position, subject, why, bounded=False))
     return _first_match(policy, subject)
 
 
@@ -97,7 +116,9 @@ def _first_match(policy: Policy, subject: Subject) -> Applied:
         answer, words = _matches(rule.conditions, subject)
         if answer is False:
             continue
-        found = _candidate(policy, position, f"{_labelled(policy, position)} matched because {words}")
+        why = f"{_labelled(policy, position)} matched because {words}"
+        bounded = rule.conditions.amount_lt is not None
+        found = _candidate(policy, position, subject, why, bounded=bounded)
         if answer:
             break
         unsure.append(found)
@@ -106,7 +127,7 @@ def _first_match(policy: Policy, subject: Subject) -> Applied:
     else:
         found = _default(policy, subject)
     if not unsure:
-        return _applied(policy, found)
+        return _applied(policy, subject, found)
     return _strictest(policy, subject, [*unsure, found], list(dict.fromkeys(unknown)))
 
 
@@ -164,9 +185,16 @@ def _labelled(policy: Policy, position: int) -> str:
     return f'Rule {position + 1} of {count}, "{name}", of policy version {policy.version}'
 
 
-def _candidate(policy: Policy, position: int, why: str) -> _Candidate:
+def _candidate(policy: Policy, position: int, subject: Subject, why: str, *, bounded: bool) -> _Candidate:
     rule = policy.rules[position]
-    return _Candidate(rule.name, f'rule {position + 1} "{rule.name}"', rule.requirement, rule.tolerance, why)
+    requirement, limit = rule.requirement, subject.sight_limit
+    capped = rule.zero_conf and not bounded and limit is not None
+    if capped and limit is not None and subject.amount is not None:
+        capped = subject.amount > limit.amount
+    if capped:
+        requirement = replace(requirement, zero_conf=False, accepted_risks=frozenset())
+    label = f'rule {position + 1} "{rule.name}"'
+    return _Candidate(rule.name, label, requirement, rule.tolerance, why, capped)
 
 
 def _default(policy: Policy, subject: Subject) -> _Candidate:
@@ -175,8 +203,8 @@ def _default(policy: Policy, subject: Subject) -> _Candidate:
     return _Candidate(NETWORK_DEFAULT, "the network's default", subject.default, Tolerance(), why)
 
 
-def _applied(policy: Policy, found: _Candidate) -> Applied:
-    sentence = f"{found.why}: {requirement_words(found.requirement)}."
+def _applied(policy: Policy, subject: Subject, found: _Candidate) -> Applied:
+    sentence = f"{found.why}: {_words(subject, found.requirement)}.{_limit_words(subject, [found])}"
     return Applied(found.name, policy.version, found.requirement, found.tolerance, sentence)
 
 
@@ -193,21 +221,45 @@ def _strictest(
     explanation = (
         f"No rate from {subject.price.currency} to {listed(currencies)} is known, so policy version {policy.version} "
         f"cannot tell which of {labels} applies, and the strictest of what they ask for is required: "
-        f"{requirement_words(requirement)}."
+        f"{_words(subject, requirement)}.{_limit_words(subject, candidates)}"
     )
     return Applied(named.name, policy.version, requirement, tolerance, explanation)
+
+
+_RISK_WORDS: Final = {
+    Trait.REPLACEABLE: "its sender can still replace it",
+    Trait.UNCONFIRMED_PARENT: "it spends what no block holds yet",
+}
+
+
+def _words(subject: Subject, requirement: Requirement) -> str:
+    left = [words for risk, words in _RISK_WORDS.items() if risk not in requirement.accepted_risks]
+    if not (requirement.zero_conf and subject.shows_risks and left):
+        return requirement_words(requirement)
+    return f"{requirement_words(requirement)}, unless {' or '.join(left)}"
+
+
+def _limit_words(subject: Subject, candidates: Sequence[_Candidate]) -> str:
+    if subject.sight_limit is None or not any(one.capped for one in candidates):
+        return ""
+    return (
+        f" It does not count at first sight: without an amount_lt of its own a rule reaches to the limit of "
+        f"{subject.network} for that, {subject.sight_limit.words}."
+    )
 
 
 def stricter(one: Requirement, other: Requirement) -> Requirement:
     """The least requirement that is not weaker than either.
 
     Of two depths the greater; what is finalized cannot be taken back, so it is stricter than any depth and than safe. A
-    depth and `safe` cannot be compared: what is finalized is stricter than both. A sighting counts only if both say so.
+    depth and `safe` cannot be compared: what is finalized is stricter than both. A sighting counts only if both say so,
+    and with the risks only that both accept.
     """
     zero_conf = one.zero_conf and other.zero_conf
+    risks = one.accepted_risks & other.accepted_risks if zero_conf else frozenset[Trait]()
     if one.finality is not other.finality:
-        return Requirement(Finality.FINALIZED, zero_conf=zero_conf)
-    return Requirement(one.finality, max(one.confirmations, other.confirmations), zero_conf)
+        return Requirement(Finality.FINALIZED, zero_conf=zero_conf, accepted_risks=risks)
+    return Requirement(one.finality, max(one.confirmations, other.confirmations), zero_conf, risks)
 
 
 def raised(applied: Applied, floor: Floor) -> Applied:

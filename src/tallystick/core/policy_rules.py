@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Final
 
-from tallystick.core.chain import Finality, Requirement
+from tallystick.core.chain import RISKS, Finality, Requirement, Trait
 from tallystick.core.errors import FieldProblem, InvalidInput
 from tallystick.core.invoice import Tolerance
 from tallystick.core.money import fiat_decimals, parse_decimal
@@ -54,7 +54,10 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule. `confirmations` is given for depth, and None for `safe` and `finalized`."""
+    """One rule. `confirmations` is given for depth, and None for `safe` and `finalized`.
+
+    `zero_conf_accepts` are risks with which a sighting counts all the same.
+    """
 
     name: str
     conditions: Conditions
@@ -62,11 +65,12 @@ class Rule:
     confirmations: int | None
     zero_conf: bool = False
     tolerance: Tolerance = field(default_factory=Tolerance)
+    zero_conf_accepts: frozenset[Trait] = frozenset()
 
     @property
     def requirement(self) -> Requirement:
         """What the rule asks of a payment."""
-        return Requirement(self.finality, self.confirmations or 1, self.zero_conf)
+        return Requirement(self.finality, self.confirmations or 1, self.zero_conf, self.zero_conf_accepts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +178,10 @@ def _check_requirement(rule: Rule, networks: Mapping[str, Network], add: _Add) -
         add("/require/confirmations", 'is required where finality is "depth"')
     if rule.confirmations is not None and not 1 <= rule.confirmations <= CONFIRMATIONS_MAX:
         add("/require/confirmations", f"must lie between 1 and {CONFIRMATIONS_MAX}")
+    if rule.zero_conf_accepts and not rule.zero_conf:
+        add("/zero_conf_accepts", "has no meaning without zero_conf")
+    if not rule.zero_conf_accepts <= RISKS:
+        add("/zero_conf_accepts", f"can name {listed(sorted(RISKS))} only")
     if rule.finality is Finality.DEPTH:
         return
     blind = [

@@ -1,7 +1,7 @@
 """How much of what came can be given back, and for which transfers a refund stands.
 
 For: `services.refunds` (which records refunds) and the one writer (which sees when a refund's ground is gone). Holds
-true: only what stands in the best chain, final by what is required of it (`required_of`), can be given back: a
+true: only what stands in the best chain, final by what is required of it (`required_for`), can be given back: a
 sighting is no money, whatever a rule counts. Assets are never mixed. What refunds under way or completed took is not
 there a second time.
 Must not: know rows, rates, or who may decide.
@@ -17,7 +17,15 @@ from typing import Final
 
 from tallystick.core.assess import Assessment
 from tallystick.core.chain import is_final
-from tallystick.core.invoice import Facts, InvoiceTerms, LatePayment, Match, Status, TransferFact, required_of
+from tallystick.core.invoice import (
+    Facts,
+    InvoiceTerms,
+    LatePayment,
+    Match,
+    Status,
+    TransferFact,
+    required_for,
+)
 from tallystick.core.money import Asset
 from tallystick.core.refund import ALIVE, RefundFact, given_back
 from tallystick.core.shares import LIVE, Measure, add_up, units_of
@@ -31,7 +39,7 @@ def standing(terms: InvoiceTerms, facts: Facts) -> tuple[TransferFact, ...]:
     for fact in facts.transfers:
         view = facts.networks.get(fact.key.network)
         anchor = next((one for one in fact.anchors if one.in_best_chain), None)
-        requirement = required_of(terms.option(fact.option_id), fact.key.network, facts.networks)
+        requirement = required_for(terms.option(fact.option_id), fact, facts.networks)
         known = fact.asset is not None and not fact.internal
         if known and view is not None and is_final(anchor, requirement, view):
             found.append(fact)

@@ -160,6 +160,7 @@ class StoredBlock:
     hash: str
     parent_hash: str
     time: datetime
+    counted_time: datetime
     held: tuple[Record, ...]
     ruled_out: tuple[Record, ...]
 
@@ -177,7 +178,9 @@ async def stored_block(connection: Connection, network: str, height: int) -> Sto
         return None
     held = await SQL.held_by.all(connection, network=network, hash=row["hash"])
     ruled_out = await SQL.ruled_out_by.all(connection, network=network, hash=row["hash"])
-    return StoredBlock(row["hash"], row["parent_hash"], row["time"], tuple(held), tuple(ruled_out))
+    return StoredBlock(
+        row["hash"], row["parent_hash"], row["time"], row["counted_time"], tuple(held), tuple(ruled_out)
+    )
 
 
 async def issued_before(

@@ -217,6 +217,7 @@ def _option_columns(options: Sequence[StoredOption]) -> dict[str, list[Any]]:
         "under_bps": [one.tolerance.under_bps for one in terms],
         "over_bps": [one.tolerance.over_bps for one in terms],
         "zero_confs": [one.requirement.zero_conf for one in terms],
+        "accepted": [" ".join(sorted(one.requirement.accepted_risks)) for one in terms],
         "policy_names": [option.policy_name for option in options],
         "policy_versions": [option.policy_version for option in options],
         "policy_explanations": [option.policy_explanation for option in options],

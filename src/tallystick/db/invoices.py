@@ -13,7 +13,16 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from tallystick.core.chain import Anchor, BlockRef, Channel, CreditKey, Finality, NetworkView, Requirement
+from tallystick.core.chain import (
+    Anchor,
+    BlockRef,
+    Channel,
+    CreditKey,
+    Finality,
+    NetworkView,
+    Requirement,
+    Trait,
+)
 from tallystick.core.invoice import (
     Conflict,
     Decision,
@@ -269,7 +278,10 @@ def _option(row: Record) -> StoredOption:
         asset=Asset(row["network"], row["asset_symbol"], row["asset_decimals"], row["contract"]),
         amount_expected=row["amount_expected"],
         requirement=Requirement(
-            Finality(row["finality"]), row["confirmations_required"] or 1, row["zero_conf"]
+            Finality(row["finality"]),
+            row["confirmations_required"] or 1,
+            row["zero_conf"],
+            frozenset(Trait(one) for one in row["zero_conf_accepts"]),
         ),
         tolerance=Tolerance(row["tolerance_under_bps"], row["tolerance_over_bps"]),
         active=row["address"] is not None,
@@ -327,6 +339,7 @@ def _transfer(row: Record, places: list[Record]) -> StoredTransfer:
             conflicts=tuple(Conflict(conflict["in_the_way"], _anchor(conflict)) for conflict in conflicts),
             in_mempool=row["in_mempool"],
             internal=row["internal"],
+            traits=frozenset(Trait(one) for one in row["traits"]),
         ),
         family=row["family"],
         sender=row["sender"],

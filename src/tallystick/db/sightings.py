@@ -7,12 +7,13 @@ Must not: decide when something is gone, or what that means for an invoice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from tallystick.core.chain import ObservedTransfer
+from tallystick.core.chain import ObservedTransfer, Trait
+from tallystick.db.spends import record_spends
 from tallystick.db.sql import Connection, Record, load
 
 SQL: Final = load("sightings")
@@ -25,7 +26,7 @@ class LiveSighting:
     transfer_id: str
     invoice_id: str
     tx_hash: str
-    spend_key: str
+    spend_keys: tuple[str, ...]
     missing_since: datetime | None
 
 
@@ -48,7 +49,11 @@ async def read_live(connection: Connection, network: str) -> list[LiveSighting]:
     """Every sighting of this network that counts now."""
     return [
         LiveSighting(
-            row["transfer_id"], row["invoice_id"], row["tx_hash"], row["spend_key"], row["missing_since"]
+            row["transfer_id"],
+            row["invoice_id"],
+            row["tx_hash"],
+            tuple(row["spend_keys"]),
+            row["missing_since"],
         )
         for row in await SQL.live.all(connection, network=network)
     ]
@@ -92,13 +97,20 @@ async def insert_sighted(
         symbols=[row["asset_symbol"] for row in rows],
         decimals=[row["asset_decimals"] for row in rows],
         amounts=[transfer.amount for transfer in transfers],
-        spend_keys=[transfer.spend_keys[0] for transfer in transfers],
+        traits=[" ".join(sorted(transfer.traits)) for transfer in transfers],
         merchant_ids=[row["merchant_id"] for row in rows],
         invoice_ids=[row["invoice_id"] for row in rows],
         option_ids=[row["option_id"] for row in rows],
         evidence_at=evidence_at,
         at=at,
     )
+    await record_spends(connection, network, transfers)
+
+
+async def add_traits(connection: Connection, found: Mapping[str, Collection[Trait]]) -> None:
+    """What makes known transfers (by id) riskier than they were when they were recorded. Nothing is taken back."""
+    texts = [" ".join(sorted(traits)) for traits in found.values()]
+    await SQL.add_traits.run(connection, ids=list(found), traits=texts)
 
 
 def _keys(transfers: Sequence[ObservedTransfer]) -> dict[str, Any]:

@@ -170,7 +170,7 @@ async def _look(ctx: Context, network: Network, source: Source, height: int) -> 
             look.problems.append(Problem("block-link", known.hash, detail))
         recipients = sorted({transfer.to for transfer in block.transfers})
         issued = await stored.issued_before(
-            connection, network.name, network.family, recipients, header.time + CLOCKS_APART
+            connection, network.name, network.family, recipients, known.counted_time + CLOCKS_APART
         )
         ids = sorted({row["invoice_id"] for row in issued.values()})
         counts = await INTAKE.unasked_counts.all(connection, ids=ids, crumbs_per_price=DUST_PER_PRICE)
@@ -200,7 +200,7 @@ def _transfers(
         elif identity not in there:
             detail = f"stored as {_told(identity)} in block {known.hash}, which the node does not show"
             yield Problem("transfer-invented", row["id"], detail)
-        elif (there[identity].sender, there[identity].spend_keys[0]) != (row["sender"], row["spend_key"]):
+        elif _differs(there[identity], row):
             detail = f"stored as sent by {row['sender']}, the node says {there[identity].sender}"
             yield Problem("transfer-invented", row["id"], detail)
         else:
@@ -209,6 +209,10 @@ def _transfers(
         if identity not in held and transfer.to in issued and not _left_out(network, transfer, issued, full):
             detail = f"{_told(identity)} in block {known.hash} is not stored"
             yield Problem("transfer-missing", transfer.to, detail)
+
+
+def _differs(transfer: ObservedTransfer, row: Record) -> bool:
+    return transfer.sender != row["sender"] or sorted(transfer.spend_keys) != sorted(row["spend_keys"])
 
 
 def _left_out(
@@ -224,7 +228,7 @@ def _left_out(
 
 def _conflicts(block: Block, known: stored.StoredBlock) -> Iterator[Problem]:
     for row in known.ruled_out:
-        if block.spends.get(row["spend_key"]) != row["tx_hash"]:
+        if row["tx_hash"] not in {block.spends.get(key) for key in row["spend_keys"]}:
             detail = f"said to be ruled out by {row['tx_hash']} in block {known.hash}, which the node does not show"
             yield Problem("conflict-invented", row["id"], detail)
 

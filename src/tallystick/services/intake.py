@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from tallystick.core.chain import Block, BlockRef, Channel, ObservedTransfer
+from tallystick.core.chain import MATURITY, Block, BlockHeader, BlockRef, Channel, ObservedTransfer
 from tallystick.core.errors import StaleWrite
 from tallystick.core.ids import IdKind
 from tallystick.core.invoice import DUST_PER_PRICE
@@ -22,7 +22,7 @@ from tallystick.core.money import Asset
 from tallystick.core.network import Network
 from tallystick.core.policy_rules import CONFIRMATIONS_MAX
 from tallystick.db import networks as network_store
-from tallystick.db import sightings
+from tallystick.db import sightings, spends
 from tallystick.db.balances import SQL as BALANCES
 from tallystick.db.sql import Connection, Record, load
 from tallystick.services.assessing import Cause, CauseKind, assess_invoices
@@ -75,15 +75,17 @@ async def apply_step(ctx: Context, network: Network, step: Step) -> StepResult:
             touched = await _disconnect(connection, network, step.ancestor, ctx.now())
         # After the old branch went, so that what only that held counts as without a place; before the new one comes.
         candidates = await _open_spends(connection, network, step)
-        matched = 0
+        matched, counted = 0, step.blocks[-1].header.time
         for block in step.blocks:
-            found = await _connect(connection, ctx, network, block)
+            counted = await _connect(connection, network, block.header, ctx.now())
+            found = await _record_incoming(connection, ctx, network, block, counted)
             matched += len(found)
             touched.update(found)
-            touched.update(await record_outgoing(connection, ctx, network, block))
+            touched.update(await record_outgoing(connection, ctx, network, block, counted))
             touched.update(await _record_conflicts(connection, network, block, candidates))
+            await _record_spendings(connection, network, block)
         await sightings.SQL.close_placed.run(connection, network=network.name, at=ctx.now())
-        await _move_cursor(connection, network, step, row)
+        await _move_cursor(connection, network, step, row, counted)
         touched.update(await _due(connection, network, step))
         tip = step.blocks[-1].header
         if step.expected is not None and tip.height < step.expected.height and step.ancestor is not None:
@@ -101,7 +103,7 @@ async def _open_spends(connection: Connection, network: Network, step: Step) -> 
     used = {spend_key for block in step.blocks for spend_key in block.spends}
     if not used:
         return []
-    return await SQL.open_spends.all(connection, network=network.name, spend_keys=list(used))
+    return await spends.SQL.open_spends.all(connection, network=network.name, spend_keys=list(used))
 
 
 async def _disconnect(connection: Connection, network: Network, ancestor: BlockRef, at: datetime) -> set[str]:
@@ -115,17 +117,29 @@ async def _disconnect(connection: Connection, network: Network, ancestor: BlockR
     return {row["invoice_id"] for row in held} | await outgoing_in(connection, network, hashes)
 
 
-async def _connect(connection: Connection, ctx: Context, network: Network, block: Block) -> list[str]:
-    """Record a block and the transfers in it that go to issued addresses; answer their invoices, one per transfer."""
-    header = block.header
-    await network_store.SQL.connect_block.run(
+async def _connect(connection: Connection, network: Network, header: BlockHeader, now: datetime) -> datetime:
+    """Record a block; answer the chain time that counts for it, which stays that of the first time it was recorded.
+
+    Where miners may date a block ahead of its time, no more of that counts than has passed on our clock. Else one block
+    could end every window early, and date what it holds after them.
+    """
+    counted = min(header.time, now.replace(microsecond=0)) if network.loose_times else header.time
+    found: datetime = await network_store.SQL.connect_block.value(
         connection,
         network=network.name,
         hash=header.hash,
         height=header.height,
         parent_hash=header.parent_hash,
         time=header.time,
+        counted_time=None if counted == header.time else counted,
     )
+    return found
+
+
+async def _record_incoming(
+    connection: Connection, ctx: Context, network: Network, block: Block, counted: datetime
+) -> list[str]:
+    """Record a block's transfers to issued addresses; answer their invoices, one per transfer."""
     recipients = list({transfer.to for transfer in block.transfers})
     if not recipients:
         return []
@@ -137,9 +151,9 @@ async def _connect(connection: Connection, ctx: Context, network: Network, block
     ours = await _bounded(connection, network, ours, issued)
     if not ours:
         return []
-    await _record_transfers(connection, ctx, network, block, ours, issued)
+    await _record_transfers(connection, ctx, network, block, ours, issued, counted)
     # Not the addresses' invoices: a transfer mined again may have been attached to another one meanwhile.
-    held = await SQL.held_by_block.all(connection, network=network.name, hash=header.hash)
+    held = await SQL.held_by_block.all(connection, network=network.name, hash=block.header.hash)
     return [row["invoice_id"] for row in held]
 
 
@@ -198,6 +212,7 @@ async def _record_transfers(
     block: Block,
     ours: Sequence[ObservedTransfer],
     issued: dict[str, Record],
+    counted: datetime,
 ) -> None:
     """New transfers, and that this block holds them. Known ones keep their first evidence and get one more anchor."""
     ours = await keyed(connection, network, ours)
@@ -219,9 +234,9 @@ async def _record_transfers(
         symbols=[asset.symbol if asset is not None else None for asset in assets],
         decimals=[asset.decimals if asset is not None else None for asset in assets],
         amounts=[transfer.amount for transfer in ours],
-        spend_keys=[transfer.spend_keys[0] for transfer in ours],
+        traits=[" ".join(sorted(transfer.traits)) for transfer in ours],
         internals=await _internals(connection, network, ours, owners),
-        evidence_at=block.header.time,
+        evidence_at=counted,
         at=ctx.now(),
         merchant_ids=[owner["merchant_id"] for owner in owners],
         invoice_ids=[owner["invoice_id"] for owner in owners],
@@ -233,17 +248,40 @@ async def _record_transfers(
         block_hash=block.header.hash,
         log_indexes=[transfer.log_index for transfer in ours],
     )
+    await spends.record_spends(connection, network.name, ours)
 
 
 async def _internals(
     connection: Connection, network: Network, ours: Sequence[ObservedTransfer], owners: Sequence[Record]
 ) -> list[bool]:
     """Which of them come from another address of the same merchant: coins moved among one's own (F-TOKEN 8)."""
-    senders = list({transfer.sender for transfer in ours})
-    rows = await SQL.own_senders.all(connection, family=network.family, addresses=senders)
+    merchants = [owner["merchant_id"] for owner in owners]
+    origins = await origins_of(connection, network, ours, merchants)
+    return [merchant_id in came_from for merchant_id, came_from in zip(merchants, origins, strict=True)]
+
+
+async def origins_of(
+    connection: Connection, network: Network, ours: Sequence[ObservedTransfer], merchants: Sequence[str]
+) -> list[set[str]]:
+    """Of each transfer, the merchants whose addresses it comes from: by its sender, or by the outputs that it spends.
+
+    `merchants` are those that the transfers go to: an output may be spent where it was made, before it is stored.
+    """
+    senders = list({transfer.sender for transfer in ours} - {""})
+    rows = await SQL.own_senders.all(connection, family=network.family, addresses=senders) if senders else []
     own = {row["address"]: row["merchant_id"] for row in rows}
+    outputs = {
+        f"{transfer.tx_hash}:{transfer.ordinal}": merchant_id
+        for transfer, merchant_id in zip(ours, merchants, strict=True)
+        if transfer.channel is Channel.OUTPUT
+    }
+    keys = {key for transfer in ours for key in transfer.spend_keys}
+    stored = await spends.own_outputs(connection, network.name, keys)
+    outputs |= {key: row["merchant_id"] for key, row in stored.items()}
     return [
-        own.get(transfer.sender) == owner["merchant_id"] for transfer, owner in zip(ours, owners, strict=True)
+        {own[sender] for sender in (transfer.sender,) if sender in own}
+        | {outputs[key] for key in transfer.spend_keys if key in outputs}
+        for transfer in ours
     ]
 
 
@@ -279,7 +317,17 @@ def _untold(block: Block, row: Record) -> bool:
     return own and row["channel"] == Channel.TRACE and block.untraced is not None
 
 
-async def _move_cursor(connection: Connection, network: Network, step: Step, row: Record) -> None:
+async def _record_spendings(connection: Connection, network: Network, block: Block) -> None:
+    """That this block spends outputs which came to issued addresses, in this block or before."""
+    found = await spends.own_outputs(connection, network.name, block.spends)
+    if found:
+        spent = [(row["id"], block.spends[key]) for key, row in found.items()]
+        await spends.record_spendings(connection, network.name, block.header.hash, spent)
+
+
+async def _move_cursor(
+    connection: Connection, network: Network, step: Step, row: Record, counted: datetime
+) -> None:
     header = step.blocks[-1].header
     moved = await network_store.SQL.move_cursor.one(
         connection,
@@ -287,7 +335,7 @@ async def _move_cursor(connection: Connection, network: Network, step: Step, row
         expected_hash=_hash(step.expected),
         hash=header.hash,
         height=header.height,
-        time=header.time,
+        time=counted,
         safe_height=_marker(step, row["safe_height"], step.safe_height),
         finalized_height=_marker(step, row["finalized_height"], step.finalized_height),
         channel=BLOCKS_CHANNEL,
@@ -322,7 +370,7 @@ async def _due(connection: Connection, network: Network, step: Step) -> set[str]
 
 async def _shallower(connection: Connection, network: Network, tip: int, ancestor: int) -> set[str]:
     """Invoices whose transfers kept their block but lost depth, because the new branch is shorter than ours was."""
-    deepest = max(network.safety_depth, network.requirement.confirmations)
+    deepest = max(network.safety_depth, network.requirement.confirmations, *MATURITY.values())
     rows = await SQL.anchored_between.all(
         connection,
         network=network.name,

@@ -112,7 +112,8 @@ async def create_invoice(
         ctx, price, accepted, asked=new.accepted is not None, spread_bps=settings.spread_bps
     )
     ways = [(one.network, one.asset) for one in quoted]
-    wanted = policies.Wanted(price, ways, new.product_type, new.confirmation_policy)
+    amounts = [one.amount for one in quoted]
+    wanted = policies.Wanted(price, ways, new.product_type, new.confirmation_policy, amounts)
     applied = await policies.choose_for(connection, ctx, merchant_id, wanted)
     now = ctx.now()
     chosen = list(zip(quoted, applied, strict=True))

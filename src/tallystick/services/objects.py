@@ -85,7 +85,7 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True, rename={"sender": "from
     tx_hash: str
     ordinal: int
     log_index: int | None
-    sender: str
+    sender: str | None
     to: str
     asset: str | None
     network: str
@@ -98,6 +98,7 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True, rename={"sender": "from
     first_seen_at: datetime
     confirmations: int
     confirmations_required: int | None
+    traits: list[str]
     on_time: bool
     replaced_by: str | None
     confirmed_at: datetime | None

@@ -12,20 +12,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from tallystick.chains.families import FAMILIES
 from tallystick.core import policy_rules as core
-from tallystick.core.chain import Finality, Requirement
+from tallystick.core.chain import RISKS, Finality, Requirement, Trait
 from tallystick.core.errors import Conflict, InvalidInput, NoQuote, NotFound, StaleWrite
 from tallystick.core.invoice import Tolerance
-from tallystick.core.money import AMOUNT_TEXT_LENGTH_MAX, DECIMAL_PATTERN, Asset, Price
+from tallystick.core.money import AMOUNT_TEXT_LENGTH_MAX, DECIMAL_PATTERN, Asset, Price, format_units
 from tallystick.core.network import Network
-from tallystick.core.policy import Applied, Floor, Subject, choose, currencies_needed, raised
+from tallystick.core.policy import Applied, Floor, SightLimit, Subject, choose, currencies_needed, raised
 from tallystick.db import policies as store
+from tallystick.db.merchants import MerchantSettings, merchant_settings
 from tallystick.db.sql import Connection
 from tallystick.services import objects, quoting
 from tallystick.services.context import Actor, Context
@@ -45,6 +46,9 @@ Amount = Annotated[
         extra_json_schema={"pattern": f"^{DECIMAL_PATTERN}$"},
     ),
 ]
+
+
+Risk = Literal["replaceable", "unconfirmed_parent"]
 
 
 class RuleMatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -76,12 +80,13 @@ class RuleTolerance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 class PolicyRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One rule of a confirmation policy. With `zero_conf` a payment counts at first sight: coins before any block holds
-    them, tokens in their first block."""
+    them, tokens in their first block; not where it is shown with a risk that `zero_conf_accepts` does not name."""
 
     name: Annotated[str, Meta(min_length=1, max_length=core.NAME_LENGTH_MAX)]
     match: RuleMatch = RuleMatch()
     require: RuleRequire
     zero_conf: bool = False
+    zero_conf_accepts: Annotated[list[Risk], Meta(max_length=len(RISKS))] = []  # copied by msgspec
     tolerance: RuleTolerance = RuleTolerance()
 
 
@@ -133,12 +138,16 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """For what rules are chosen: a price, the ways to pay it, the product, and a rule asked for by name."""
+    """For what rules are chosen: a price, the ways to pay it, the product, and a rule asked for by name.
+
+    `amounts` is what each way asks in base units; None: not quoted yet.
+    """
 
     price: Price
     ways: Sequence[tuple[Network, Asset]]
     product_type: str | None = None
     asked_for: str | None = None
+    amounts: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,10 +231,11 @@ async def choose_for(connection: Connection, ctx: Context, merchant_id: str, wan
     policy = _policy(await store.read_policy(connection, merchant_id))
     _check_asked_for(policy, wanted)
     rates = await _rates(ctx, policy, wanted)
+    amounts = await _amounts(connection, ctx, merchant_id, policy, wanted)
     await store.keep_raises_away(connection)  # after the rates: an exchange may take its time
     floors = await store.standing_raises(connection, [network.name for network, _ in wanted.ways])
     found = []
-    for network, asset in wanted.ways:
+    for (network, asset), amount in zip(wanted.ways, amounts, strict=True):
         subject = Subject(
             network=network.name,
             asset=asset.symbol,
@@ -233,6 +243,9 @@ async def choose_for(connection: Connection, ctx: Context, merchant_id: str, wan
             price=wanted.price,
             default=network.requirement,
             rates=rates,
+            amount=amount,
+            sight_limit=_sight_limit(network),
+            shows_risks=network.shows_risks,
         )
         applied = choose(policy, subject, asked_for=wanted.asked_for)
         if applied.requirement.finality is not Finality.DEPTH and not network.finality_tags:
@@ -289,6 +302,45 @@ async def _rates(ctx: Context, policy: core.Policy, wanted: Wanted) -> dict[str,
     return found
 
 
+def _sight_limit(network: Network) -> SightLimit | None:
+    limit, native = network.zero_conf_limit, network.native
+    return (
+        None
+        if limit is None
+        else SightLimit(limit, f"{format_units(limit, native.decimals)} {native.symbol}")
+    )
+
+
+async def _amounts(
+    connection: Connection, ctx: Context, merchant_id: str, policy: core.Policy, wanted: Wanted
+) -> list[int | None]:
+    """What each way asks in the coin that its network's limit is in; None where it is not known or no limit is."""
+    limited = [
+        network.zero_conf_limit is not None and asset.contract is None for network, asset in wanted.ways
+    ]
+    given: Sequence[int | None] | None = wanted.amounts
+    if given is None and any(limited) and any(rule.zero_conf for rule in policy.rules):
+        given = await _quoted(connection, ctx, merchant_id, wanted)
+    if given is None:
+        return [None] * len(limited)
+    return [amount if known else None for amount, known in zip(given, limited, strict=True)]
+
+
+async def _quoted(connection: Connection, ctx: Context, merchant_id: str, wanted: Wanted) -> list[int | None]:
+    """What a quote would ask now, for the preview."""
+    settings = await merchant_settings(connection, merchant_id) or MerchantSettings("")
+    symbols = {quoting.symbol_to_ask(network, asset, wanted.price.currency) for network, asset in wanted.ways}
+    rates = await quoting.ask_rates(ctx, symbols, wanted.price.currency)
+    found: list[int | None] = []
+    for network, asset in wanted.ways:
+        try:
+            quoted = quoting.quote_option(network, asset, wanted.price, rates, settings.spread_bps)
+            found.append(quoted.amount)
+        except (NoQuote, InvalidInput):  # it could not be offered at all
+            found.append(None)
+    return found
+
+
 def _ways(ctx: Context, asked: PreviewRequest, families: set[str]) -> list[tuple[Network, Asset]]:
     if asked.network is not None and asked.network not in ctx.networks:
         raise InvalidInput.at("/network", "is not a network configured here", code="unsupported_network")
@@ -337,6 +389,7 @@ def _rule(rule: PolicyRule) -> core.Rule:
         finality=rule.require.finality,
         confirmations=None if confirmations is UNSET else confirmations,
         zero_conf=rule.zero_conf,
+        zero_conf_accepts=frozenset(Trait(one) for one in rule.zero_conf_accepts),
         tolerance=Tolerance(rule.tolerance.under_bps, rule.tolerance.over_bps),
     )
 
@@ -356,6 +409,7 @@ def _published(rule: core.Rule) -> PolicyRule:
         ),
         require=_require(rule.requirement),
         zero_conf=rule.zero_conf,
+        zero_conf_accepts=[risk for risk in get_args(Risk) if Trait(risk) in rule.zero_conf_accepts],
         tolerance=_tolerance(rule.tolerance),
     )
 

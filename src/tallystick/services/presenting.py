@@ -110,7 +110,7 @@ def payment_object(
         ordinal=fact.key.ordinal,
         log_index=transfer.log_indexes.get(anchor.block.hash) if anchor is not None else None,
         # Nobody knows who sent a balance, and in Bitcoin's family there is no sender.
-        sender=family.display(transfer.sender, network) if transfer.sender else "",
+        sender=family.display(transfer.sender, network) if transfer.sender else None,
         to=family.display(transfer.recipient, network),
         asset=fact.asset.symbol if fact.asset is not None else None,
         network=fact.key.network,
@@ -123,6 +123,7 @@ def payment_object(
         first_seen_at=transfer.first_seen_at,
         confirmations=verdict.confirmations,
         confirmations_required=requirement.confirmations if requirement.finality is Finality.DEPTH else None,
+        traits=sorted(fact.traits),
         on_time=verdict.on_time,
         replaced_by=verdict.replaced_by,
         confirmed_at=confirmed_at,

@@ -18,6 +18,7 @@ from tallystick.core.chain import Block, ObservedTransfer
 from tallystick.core.ids import IdKind
 from tallystick.core.network import Network
 from tallystick.db.refunds import SQL
+from tallystick.db.spends import record_spends
 from tallystick.db.sql import Connection, Record
 from tallystick.services.context import Context
 from tallystick.services.credit_keys import at_free_place, identity_of, stored_identity
@@ -29,7 +30,9 @@ is older was sent before anybody asked, for another reason: the shop's own earli
 while a network that was away is caught up with."""
 
 
-async def record_outgoing(connection: Connection, ctx: Context, network: Network, block: Block) -> set[str]:
+async def record_outgoing(
+    connection: Connection, ctx: Context, network: Network, block: Block, counted: datetime
+) -> set[str]:
     """Record the transfers of a block that carry out refunds; answer the invoices of those refunds."""
     recipients = list({transfer.to for transfer in block.transfers})
     if not recipients:
@@ -45,15 +48,11 @@ async def record_outgoing(connection: Connection, ctx: Context, network: Network
     carried_out = {row["refund_id"] for row in rows if row["stands"]} | {row["refund_id"] for row in again}
     new: list[tuple[ObservedTransfer, Record]] = []
     for transfer in ours:
-        refund = (
-            None
-            if identity_of(transfer) in known
-            else _choose(transfer, block.header.time, watched, carried_out)
-        )
+        refund = None if identity_of(transfer) in known else _choose(transfer, counted, watched, carried_out)
         if refund is not None:
             carried_out.add(refund["id"])
             new.append((transfer, refund))
-    ids = await _insert(connection, ctx, network, block, new) if new else []
+    ids = await _insert(connection, ctx, network, counted, new) if new else []
     await SQL.insert_refund_anchors.run(
         connection,
         network=network.name,
@@ -93,7 +92,7 @@ async def _insert(
     connection: Connection,
     ctx: Context,
     network: Network,
-    block: Block,
+    counted: datetime,
     new: Sequence[tuple[ObservedTransfer, Record]],
 ) -> list[str]:
     ids = [ctx.new_id(IdKind.TRANSFER) for _ in new]
@@ -104,7 +103,7 @@ async def _insert(
     await SQL.insert_refund_transfers.run(
         connection,
         network=network.name,
-        evidence_at=block.header.time,
+        evidence_at=counted,
         ids=ids,
         refund_ids=[refund["id"] for _, refund in new],
         invoice_ids=[refund["invoice_id"] for _, refund in new],
@@ -115,8 +114,8 @@ async def _insert(
         recipients=[transfer.to for transfer in transfers],
         contracts=[transfer.contract for transfer in transfers],
         amounts=[transfer.amount for transfer in transfers],
-        spend_keys=[transfer.spend_keys[0] for transfer in transfers],
     )
+    await record_spends(connection, network.name, transfers)
     return ids
 
 

@@ -14,7 +14,8 @@ zero confirmations are enough, a token's sighting is left out too: its call may 
 mempool shows, so a token counts from its first block there.
 
 When it is gone.
-- Another transaction with the same spend key is shown: at once. One of the two can be mined, and the node says which.
+- Another transaction that needs one of its spend keys is shown: at once. One of the two can be mined, and the node says
+  which.
 - The node does not know the transaction any more: after `GONE_AFTER`, if no node said otherwise meanwhile. Nodes behind
   one name differ for moments, and a status that flickers helps nobody.
 - A block of the best chain holds it or its conflict: at once (`services.intake`).
@@ -37,7 +38,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from tallystick.chains.source import MEMPOOL_ASKED_MAX
-from tallystick.core.chain import MempoolSnapshot, ObservedTransfer
+from tallystick.core.chain import MempoolSnapshot, ObservedTransfer, Trait
 from tallystick.core.ids import IdKind
 from tallystick.core.invoice import DUST_PER_PRICE, Status
 from tallystick.core.network import Network
@@ -46,8 +47,8 @@ from tallystick.db import sightings as store
 from tallystick.db.sql import Connection, Record
 from tallystick.services.assessing import Cause, CauseKind, assess_invoices
 from tallystick.services.context import SYSTEM, Context
-from tallystick.services.credit_keys import SQL as INTAKE
 from tallystick.services.credit_keys import keyed
+from tallystick.services.intake import origins_of
 
 GONE_AFTER: Final = timedelta(seconds=30)
 """So long a node must not know a transaction until its sighting is taken back; and it rests so long after that."""
@@ -86,7 +87,7 @@ class _Plan:
 
     new: list[ObservedTransfer] = field(default_factory=list)
     owners: dict[str, Record] = field(default_factory=dict)
-    again: list[str] = field(default_factory=list)
+    again: dict[str, frozenset[Trait]] = field(default_factory=dict)
     gone: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     present: list[str] = field(default_factory=list)
@@ -119,7 +120,9 @@ async def apply_sightings(ctx: Context, network: Network, snapshot: MempoolSnaps
             return SightingsResult()
         now = ctx.now()
         plan = await _plan(connection, network, snapshot, row, now)
-        await _write(connection, ctx, network, plan, row, now, snapshot.head_time)
+        # Where miners may date ahead, a head's time says less than our clock does.
+        head_time = None if network.loose_times else snapshot.head_time
+        await _write(connection, ctx, network, plan, row, now, head_time)
         await assess_invoices(connection, ctx, sorted(plan.invoices), _cause(network, snapshot, plan))
     return SightingsResult(len(plan.tx_hashes_seen), len(plan.gone), len(plan.invoices))
 
@@ -184,10 +187,13 @@ async def _keyed_income(
     """Without coins that a merchant moves among his own addresses, each under the key that it is stored under."""
     if not ours:
         return ours
-    senders = list({transfer.sender for transfer in ours})
-    rows = await INTAKE.own_senders.all(connection, family=network.family, addresses=senders)
-    own = {row["address"]: row["merchant_id"] for row in rows}
-    income = [transfer for transfer in ours if own.get(transfer.sender) != owners[transfer.to]["merchant_id"]]
+    merchants = [owners[transfer.to]["merchant_id"] for transfer in ours]
+    origins = await origins_of(connection, network, ours, merchants)
+    income = [
+        transfer
+        for transfer, merchant_id, came_from in zip(ours, merchants, origins, strict=True)
+        if merchant_id not in came_from
+    ]
     return await keyed(connection, network, income) if income else income
 
 
@@ -209,8 +215,8 @@ def _judge_live(
 ) -> None:
     """Which of the sightings that count now are replaced, missing, gone or there after all."""
     for sighting in live:
-        holder = snapshot.spends.get(sighting.spend_key)
-        if holder is not None and holder != sighting.tx_hash and holder not in resting:
+        holders = {snapshot.spends[key] for key in sighting.spend_keys if key in snapshot.spends}
+        if holders - {sighting.tx_hash} - resting:
             _take_back(plan, sighting)
         elif sighting.tx_hash in snapshot.missing:
             if sighting.missing_since is None:
@@ -218,7 +224,7 @@ def _judge_live(
             elif now - sighting.missing_since >= GONE_AFTER:
                 _take_back(plan, sighting)
         elif sighting.missing_since is not None and (
-            holder == sighting.tx_hash or sighting.tx_hash in snapshot.present
+            sighting.tx_hash in holders or sighting.tx_hash in snapshot.present
         ):
             plan.present.append(sighting.transfer_id)
 
@@ -248,7 +254,7 @@ async def _judge_shown(
             unknown.append(transfer)
         elif (not found.sighted or found.gone_at is not None) and room > 0:
             room -= 1
-            plan.again.append(found.transfer_id)
+            plan.again[found.transfer_id] = transfer.traits
             plan.tx_hashes_seen.append(transfer.tx_hash)
             plan.invoices.add(found.invoice_id)
     waiting = [one for one in unknown if Status(plan.owners[one.to]["status"]) in _WAITING]
@@ -291,7 +297,8 @@ async def _write(
             at=now,
         )
     if plan.again:
-        await store.SQL.sight_again.run(connection, network=network.name, ids=plan.again, at=now)
+        await store.SQL.sight_again.run(connection, network=network.name, ids=list(plan.again), at=now)
+        await store.add_traits(connection, plan.again)
     if plan.missing:
         await store.SQL.mark_missing.run(connection, ids=plan.missing, at=now)
     if plan.present:

@@ -175,7 +175,8 @@ def _unplaced(world: World, rows: list[Record]) -> list[Problem]:
     for row in rows:
         if row["sighted"] and row["tx_hash"] not in world.places[row["network"]].chain.mempool:
             problems.append(Problem("sighting-absent", row["id"], f"{row['tx_hash']} waits in no mempool"))
-        by = used[row["network"]].get(row["spend_key"])
+        keys = used[row["network"]]
+        by = next((keys[key] for key in row["spend_keys"] if key in keys), None)
         untold = by == row["tx_hash"] and row["channel"] == Channel.TRACE  # a node need not tell of it
         if by is not None and not untold and row["status"] not in final:
             detail = f"{row['status']}, and {by} used what it needs"

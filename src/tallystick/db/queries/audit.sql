@@ -100,6 +100,7 @@ SELECT b.height FROM blocks AS b
 WHERE b.network = :network AND b.in_best_chain AND (
     EXISTS (SELECT 1 FROM anchors AS n WHERE n.network = b.network AND n.block_hash = b.hash)
     OR EXISTS (SELECT 1 FROM conflicts AS c WHERE c.network = b.network AND c.block_hash = b.hash)
+    OR EXISTS (SELECT 1 FROM spendings AS s WHERE s.network = b.network AND s.block_hash = b.hash)
     OR EXISTS (SELECT 1 FROM refund_anchors AS r WHERE r.network = b.network AND r.block_hash = b.hash))
 ORDER BY b.height DESC;
 
@@ -109,21 +110,24 @@ SELECT b.height FROM blocks AS b WHERE b.network = :network AND b.in_best_chain 
 
 -- name: best_block^
 -- What is stored of the best chain at a height.
-SELECT hash, height, parent_hash, time FROM blocks WHERE network = :network AND in_best_chain AND height = :height;
+SELECT hash, height, parent_hash, time, coalesce(counted_time, time) AS counted_time FROM blocks WHERE network = :network AND in_best_chain AND height = :height;
 
 -- name: held_by
 -- What is stored of the transfers that a block holds: those coming in, and those that carry out refunds.
-SELECT t.id, t.tx_hash, t.channel, t.ordinal, t.recipient, t.contract, t.amount, t.spend_key, t.sender, false AS going_out
+SELECT t.id, t.tx_hash, t.channel, t.ordinal, t.recipient, t.contract, t.amount, t.sender, false AS going_out,
+    ARRAY(SELECT k.spend_key FROM transaction_spends AS k WHERE k.network = t.network AND k.tx_hash = t.tx_hash ORDER BY 1) AS spend_keys
 FROM anchors AS n JOIN transfers AS t ON t.id = n.transfer_id
 WHERE n.network = :network AND n.block_hash = :hash
 UNION ALL
-SELECT t.id, t.tx_hash, t.channel, t.ordinal, t.recipient, t.contract, t.amount, t.spend_key, t.sender, true
+SELECT t.id, t.tx_hash, t.channel, t.ordinal, t.recipient, t.contract, t.amount, t.sender, true,
+    ARRAY(SELECT k.spend_key FROM transaction_spends AS k WHERE k.network = t.network AND k.tx_hash = t.tx_hash ORDER BY 1)
 FROM refund_anchors AS n JOIN refund_transfers AS t ON t.id = n.transfer_id
 WHERE n.network = :network AND n.block_hash = :hash;
 
 -- name: ruled_out_by
 -- Transfers that a transaction of this block is said to have made impossible.
-SELECT t.id, t.spend_key, c.tx_hash
+SELECT t.id, c.tx_hash,
+    ARRAY(SELECT k.spend_key FROM transaction_spends AS k WHERE k.network = t.network AND k.tx_hash = t.tx_hash ORDER BY 1) AS spend_keys
 FROM conflicts AS c JOIN transfers AS t ON t.id = c.transfer_id
 WHERE c.network = :network AND c.block_hash = :hash;
 

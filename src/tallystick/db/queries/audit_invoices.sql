@@ -162,7 +162,9 @@ WHERE t.invoice_id = ANY(:ids::text[]) GROUP BY t.id HAVING count(*) > 1;
 -- name: transfer_spend
 -- Of transactions that exclude each other one stands in the best chain at most.
 SELECT t.id AS object_id, format('%s and %s stand in the best chain', t.tx_hash, o.tx_hash) AS detail
-FROM transfers AS t JOIN transfers AS o ON o.network = t.network AND o.spend_key = t.spend_key AND o.tx_hash <> t.tx_hash
+FROM transfers AS t JOIN transaction_spends AS k ON k.network = t.network AND k.tx_hash = t.tx_hash
+JOIN transaction_spends AS x ON x.network = k.network AND x.spend_key = k.spend_key AND x.tx_hash <> k.tx_hash
+JOIN transfers AS o ON o.network = x.network AND o.tx_hash = x.tx_hash
 WHERE t.invoice_id = ANY(:ids::text[])
   AND EXISTS (SELECT 1 FROM anchors AS n JOIN blocks AS b ON b.network = n.network AND b.hash = n.block_hash AND b.in_best_chain
               WHERE n.transfer_id = t.id)
@@ -186,7 +188,8 @@ WHERE t.invoice_id = ANY(:ids::text[]) AND NOT EXISTS (
 -- A transfer was in a block or was sighted, and is dated by its first evidence; its blocks are of its own network.
 SELECT t.id AS object_id, format('dated %s, which no evidence says', t.first_evidence_at) AS detail
 FROM transfers AS t, LATERAL (
-    SELECT max(b.time) AS last, coalesce(bool_or(b.time = t.first_evidence_at), false) AS dated
+    SELECT max(coalesce(b.counted_time, b.time)) AS last,
+        coalesce(bool_or(coalesce(b.counted_time, b.time) = t.first_evidence_at), false) AS dated
     FROM anchors AS n JOIN blocks AS b ON b.network = n.network AND b.hash = n.block_hash WHERE n.transfer_id = t.id) AS held
 WHERE t.invoice_id = ANY(:ids::text[])
   AND CASE WHEN EXISTS (SELECT 1 FROM sightings AS s WHERE s.transfer_id = t.id)
@@ -247,7 +250,9 @@ WHERE t.invoice_id = ANY(:ids::text[]) AND s.gone_at IS NULL
 -- Of transactions that exclude each other one is sighted at most.
 SELECT t.id AS object_id, format('%s and %s are sighted', t.tx_hash, o.tx_hash) AS detail
 FROM transfers AS t JOIN sightings AS s ON s.transfer_id = t.id AND s.gone_at IS NULL
-JOIN transfers AS o ON o.network = t.network AND o.spend_key = t.spend_key AND o.tx_hash <> t.tx_hash
+JOIN transaction_spends AS k ON k.network = t.network AND k.tx_hash = t.tx_hash
+JOIN transaction_spends AS x ON x.network = k.network AND x.spend_key = k.spend_key AND x.tx_hash <> k.tx_hash
+JOIN transfers AS o ON o.network = x.network AND o.tx_hash = x.tx_hash
 JOIN sightings AS u ON u.transfer_id = o.id AND u.gone_at IS NULL
 WHERE t.invoice_id = ANY(:ids::text[]);
 

@@ -70,8 +70,8 @@ ORDER BY t.id;
 -- name: insert_finding!
 -- Value that nothing explains, as a transfer without a transaction: its hash names the address and the block.
 INSERT INTO transfers (id, network, tx_hash, channel, ordinal, sender, recipient, contract, asset_symbol, asset_decimals,
-    amount, spend_key, first_evidence_at, first_seen_at, merchant_id, invoice_id, option_id)
-VALUES (:id, :network, :tx_hash, 'balance', :ordinal, '', :recipient, NULL, :symbol, :decimals, :amount, :tx_hash,
+    amount, first_evidence_at, first_seen_at, merchant_id, invoice_id, option_id)
+VALUES (:id, :network, :tx_hash, 'balance', :ordinal, '', :recipient, NULL, :symbol, :decimals, :amount,
     :evidence_at, :at, :merchant_id, :invoice_id, :option_id);
 
 -- name: anchor_finding!

@@ -20,13 +20,13 @@ SELECT address, merchant_id FROM addresses WHERE family = :family AND address = 
 -- New transfers. One that a block held before keeps its first evidence: the credit key is unique. One that was only
 -- sighted outside any block keeps the earlier of the two: our clock, which dates sightings, may be ahead of the chain's.
 INSERT INTO transfers (id, network, tx_hash, channel, ordinal, sender, recipient, contract, asset_symbol, asset_decimals,
-    amount, spend_key, internal, first_evidence_at, first_seen_at, merchant_id, invoice_id, option_id)
+    amount, traits, internal, first_evidence_at, first_seen_at, merchant_id, invoice_id, option_id)
 SELECT g.id, :network, g.tx_hash, g.channel, g.ordinal, g.sender, g.recipient, g.contract, g.symbol, g.decimals,
-    g.amount, g.spend_key, g.internal, :evidence_at, :at, g.merchant_id, g.invoice_id, g.option_id
+    g.amount, string_to_array(g.traits, ' '), g.internal, :evidence_at, :at, g.merchant_id, g.invoice_id, g.option_id
 FROM unnest(:ids::text[], :tx_hashes::text[], :channels::text[], :ordinals::int[], :senders::text[], :recipients::text[],
-    :contracts::text[], :symbols::text[], :decimals::smallint[], :amounts::numeric[], :spend_keys::text[],
+    :contracts::text[], :symbols::text[], :decimals::smallint[], :amounts::numeric[], :traits::text[],
     :internals::boolean[], :merchant_ids::text[], :invoice_ids::text[], :option_ids::text[])
-    AS g(id, tx_hash, channel, ordinal, sender, recipient, contract, symbol, decimals, amount, spend_key, internal,
+    AS g(id, tx_hash, channel, ordinal, sender, recipient, contract, symbol, decimals, amount, traits, internal,
          merchant_id, invoice_id, option_id)
 ON CONFLICT (network, tx_hash, channel, ordinal) DO UPDATE SET first_evidence_at = EXCLUDED.first_evidence_at
 WHERE transfers.first_evidence_at > EXCLUDED.first_evidence_at
@@ -44,20 +44,6 @@ CROSS JOIN LATERAL (
     OFFSET 0
 ) AS t
 ON CONFLICT (transfer_id, block_hash) DO NOTHING;
-
--- name: open_spends
--- Transfers that need what these blocks used up and stand nowhere in the best chain now: the only ones a
--- conflict can replace. What lost its place for good stays stored for ever and costs nothing here: one index
--- look-up for each key used. Written so that no plan reads all transfers, or all their places, at once.
-SELECT t.id, t.invoice_id, t.tx_hash, t.channel, t.ordinal, t.spend_key, t.recipient, t.contract, t.amount
-FROM unnest(:spend_keys::text[]) AS g(spend_key)
-CROSS JOIN LATERAL (
-    SELECT * FROM transfers AS f WHERE f.network = :network AND f.spend_key = g.spend_key OFFSET 0
-) AS t
-WHERE NOT EXISTS (SELECT 1 FROM anchors AS n JOIN blocks AS b ON b.network = n.network AND b.hash = n.block_hash
-                  WHERE n.transfer_id = t.id AND b.in_best_chain OFFSET 0)
-  AND NOT EXISTS (SELECT 1 FROM conflicts AS c JOIN blocks AS b ON b.network = c.network AND b.hash = c.block_hash
-                  WHERE c.transfer_id = t.id AND b.in_best_chain OFFSET 0);
 
 -- name: insert_conflicts!
 -- Transactions of this block that used up what those transfers needed.

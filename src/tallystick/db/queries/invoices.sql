@@ -106,19 +106,19 @@ WITH invoice AS (
 ), given AS (
     SELECT * FROM unnest(:option_ids::text[], :positions::smallint[], :networks::text[], :symbols::text[],
         :asset_decimals::smallint[], :contracts::text[], :amounts::numeric[], :finalities::text[], :confirmations::int[],
-        :under_bps::int[], :over_bps::int[], :zero_confs::boolean[], :policy_names::text[], :policy_versions::int[],
+        :under_bps::int[], :over_bps::int[], :zero_confs::boolean[], :accepted::text[], :policy_names::text[], :policy_versions::int[],
         :policy_explanations::text[], :rates::text[], :sources::text[], :quote_ends::timestamptz[], :spreads_bps::int[],
         :answers::text[], :option_statuses::text[], :families::text[], :addresses::text[], :wallet_ids::text[],
         :derivation_indexes::bigint[])
     AS g(id, position, network, symbol, decimals, contract, amount, finality, confirmations, under_bps, over_bps,
-         zero_conf, policy_name, policy_version, policy_explanation, rate, source, quote_ends_at, spread_bps, answers,
+         zero_conf, accepted, policy_name, policy_version, policy_explanation, rate, source, quote_ends_at, spread_bps, answers,
          status, family, address, wallet_id, derivation_index)
 ), options AS (
     INSERT INTO payment_options (id, invoice_id, merchant_id, position, network, asset_symbol, asset_decimals, contract,
-        amount_expected, finality, confirmations_required, tolerance_under_bps, tolerance_over_bps, zero_conf,
+        amount_expected, finality, confirmations_required, tolerance_under_bps, tolerance_over_bps, zero_conf, zero_conf_accepts,
         policy_name, policy_version, policy_explanation, status, address, activated_at)
     SELECT id, :id, :merchant_id, position, network, symbol, decimals, contract, amount, finality, confirmations,
-        under_bps, over_bps, zero_conf, policy_name, policy_version, policy_explanation, status, address,
+        under_bps, over_bps, zero_conf, string_to_array(accepted, ' '), policy_name, policy_version, policy_explanation, status, address,
         CASE WHEN address IS NOT NULL THEN :created_at END
     FROM given
 ), first_quotes AS (

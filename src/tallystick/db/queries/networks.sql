@@ -65,11 +65,12 @@ SET cursor_hash = :hash, cursor_height = :height, cursor_time = :time,
 WHERE name = :name AND cursor_hash IS NOT DISTINCT FROM :expected_hash AND halted_at IS NULL
 RETURNING pg_notify(:channel, name);
 
--- name: connect_block!
--- A block joins the best chain, for the first time or again.
-INSERT INTO blocks (network, hash, height, parent_hash, time, in_best_chain)
-VALUES (:network, :hash, :height, :parent_hash, :time, true)
-ON CONFLICT (network, hash) DO UPDATE SET in_best_chain = true;
+-- name: connect_block$
+-- A block joins the best chain, for the first time or again; the time that counts for it is that of the first time.
+INSERT INTO blocks (network, hash, height, parent_hash, time, counted_time, in_best_chain)
+VALUES (:network, :hash, :height, :parent_hash, :time, :counted_time, true)
+ON CONFLICT (network, hash) DO UPDATE SET in_best_chain = true
+RETURNING coalesce(counted_time, time) AS counted_time;
 
 -- name: disconnect_above
 -- Blocks above the common ancestor leave the best chain.
@@ -90,7 +91,8 @@ DELETE FROM blocks AS b
 WHERE b.network = :network AND b.height < :height AND b.height >= :from_height
   AND NOT EXISTS (SELECT 1 FROM anchors AS a WHERE a.network = b.network AND a.block_hash = b.hash)
   AND NOT EXISTS (SELECT 1 FROM conflicts AS c WHERE c.network = b.network AND c.block_hash = b.hash)
-  AND NOT EXISTS (SELECT 1 FROM refund_anchors AS r WHERE r.network = b.network AND r.block_hash = b.hash);
+  AND NOT EXISTS (SELECT 1 FROM refund_anchors AS r WHERE r.network = b.network AND r.block_hash = b.hash)
+  AND NOT EXISTS (SELECT 1 FROM spendings AS s WHERE s.network = b.network AND s.block_hash = b.hash);
 
 -- name: try_lock$
 -- Become the one follower of a network for as long as this connection lives.

@@ -62,7 +62,7 @@ FOR NO KEY UPDATE OF i;
 -- each, and whether a payment of it waits in a block: what its invoice waits for is then another height.
 UPDATE payment_options AS o
 SET confirmations_required = CASE WHEN o.finality = 'depth' THEN GREATEST(o.confirmations_required, :confirmations) END,
-    zero_conf = false,
+    zero_conf = false, zero_conf_accepts = '{}',
     policy_explanation = o.policy_explanation || ' ' || :words
 WHERE o.invoice_id = ANY(:ids::text[]) AND o.network = :network AND o.status <> 'expired'
   AND (o.zero_conf OR o.finality = 'depth' AND o.confirmations_required < :confirmations)

@@ -123,12 +123,12 @@ SELECT tx_hash, channel, ordinal FROM refund_transfers WHERE network = :network 
 -- name: insert_refund_transfers!
 -- Outgoing transfers seen for the first time. Each carries out one refund only: the credit key is unique.
 INSERT INTO refund_transfers (id, refund_id, invoice_id, network, tx_hash, channel, ordinal, sender, recipient, contract,
-    amount, spend_key, first_evidence_at)
+    amount, first_evidence_at)
 SELECT g.id, g.refund_id, g.invoice_id, :network, g.tx_hash, g.channel, g.ordinal, g.sender, g.recipient, g.contract,
-    g.amount, g.spend_key, :evidence_at
+    g.amount, :evidence_at
 FROM unnest(:ids::text[], :refund_ids::text[], :invoice_ids::text[], :tx_hashes::text[], :channels::text[],
-    :ordinals::int[], :senders::text[], :recipients::text[], :contracts::text[], :amounts::numeric[], :spend_keys::text[])
-    AS g(id, refund_id, invoice_id, tx_hash, channel, ordinal, sender, recipient, contract, amount, spend_key);
+    :ordinals::int[], :senders::text[], :recipients::text[], :contracts::text[], :amounts::numeric[])
+    AS g(id, refund_id, invoice_id, tx_hash, channel, ordinal, sender, recipient, contract, amount);
 
 -- name: insert_refund_anchors!
 -- This block holds these outgoing transfers.

@@ -13,7 +13,8 @@ SELECT (SELECT w.position FROM wakeups AS w WHERE w.network = :network AND w.mar
 
 -- name: live
 -- The sightings that count now.
-SELECT s.transfer_id, s.missing_since, t.tx_hash, t.spend_key, t.invoice_id
+SELECT s.transfer_id, s.missing_since, t.tx_hash, t.invoice_id,
+       ARRAY(SELECT k.spend_key FROM transaction_spends AS k WHERE k.network = t.network AND k.tx_hash = t.tx_hash) AS spend_keys
 FROM sightings AS s JOIN transfers AS t ON t.id = s.transfer_id
 WHERE s.network = :network AND s.gone_at IS NULL
 ORDER BY s.transfer_id;
@@ -54,13 +55,13 @@ GROUP BY t.invoice_id;
 -- Transfers seen for the first time, outside any block. A block that came first has made them already.
 WITH new AS (
     INSERT INTO transfers (id, network, tx_hash, channel, ordinal, sender, recipient, contract, asset_symbol,
-        asset_decimals, amount, spend_key, first_evidence_at, first_seen_at, merchant_id, invoice_id, option_id)
+        asset_decimals, amount, traits, first_evidence_at, first_seen_at, merchant_id, invoice_id, option_id)
     SELECT g.id, :network, g.tx_hash, g.channel, g.ordinal, g.sender, g.recipient, g.contract, g.symbol, g.decimals,
-        g.amount, g.spend_key, :evidence_at, :at, g.merchant_id, g.invoice_id, g.option_id
+        g.amount, string_to_array(g.traits, ' '), :evidence_at, :at, g.merchant_id, g.invoice_id, g.option_id
     FROM unnest(:ids::text[], :tx_hashes::text[], :channels::text[], :ordinals::int[], :senders::text[],
         :recipients::text[], :contracts::text[], :symbols::text[], :decimals::smallint[], :amounts::numeric[],
-        :spend_keys::text[], :merchant_ids::text[], :invoice_ids::text[], :option_ids::text[])
-        AS g(id, tx_hash, channel, ordinal, sender, recipient, contract, symbol, decimals, amount, spend_key,
+        :traits::text[], :merchant_ids::text[], :invoice_ids::text[], :option_ids::text[])
+        AS g(id, tx_hash, channel, ordinal, sender, recipient, contract, symbol, decimals, amount, traits,
              merchant_id, invoice_id, option_id)
     ON CONFLICT (network, tx_hash, channel, ordinal) DO NOTHING
     RETURNING id
@@ -72,6 +73,12 @@ INSERT INTO sightings (transfer_id, network, first_at) SELECT id, :network, :at 
 INSERT INTO sightings (transfer_id, network, first_at)
 SELECT g.transfer_id, :network, :at FROM unnest(:ids::text[]) AS g(transfer_id)
 ON CONFLICT (transfer_id) DO UPDATE SET gone_at = NULL, missing_since = NULL;
+
+-- name: add_traits!
+-- What makes known transfers riskier than they were when they were recorded: a block does not show all that a mempool does.
+UPDATE transfers AS t SET traits = ARRAY(SELECT DISTINCT one FROM unnest(t.traits || string_to_array(g.traits, ' ')) AS one ORDER BY one)
+FROM unnest(:ids::text[], :traits::text[]) AS g(id, traits)
+WHERE t.id = g.id AND NOT t.traits @> string_to_array(g.traits, ' ');
 
 -- name: mark_missing!
 -- The node does not know these any more. Whether they are gone, time tells.

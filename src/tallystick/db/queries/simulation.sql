@@ -33,7 +33,8 @@ SELECT g.id FROM unnest(:ids::text[]) AS g(id) WHERE NOT EXISTS (SELECT 1 FROM i
 
 -- name: unplaced
 -- Transfers that stand nowhere, with what they need and what became of them.
-SELECT t.id, t.network, t.tx_hash, t.channel, t.spend_key, p.status,
+SELECT t.id, t.network, t.tx_hash, t.channel, p.status,
+    ARRAY(SELECT k.spend_key FROM transaction_spends AS k WHERE k.network = t.network AND k.tx_hash = t.tx_hash ORDER BY 1) AS spend_keys,
     EXISTS (SELECT 1 FROM sightings AS s WHERE s.transfer_id = t.id AND s.gone_at IS NULL) AS sighted
 FROM transfers AS t JOIN payments AS p ON p.transfer_id = t.id
 WHERE NOT EXISTS (SELECT 1 FROM anchors AS n JOIN blocks AS b ON b.network = n.network AND b.hash = n.block_hash
