@@ -15,6 +15,7 @@ Must not: be part of the program: nothing in src knows of this.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import os
@@ -26,7 +27,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
 import asyncpg
 import asyncpg.transaction
@@ -51,6 +52,13 @@ class Crashes:
         self._spared = spared
         self._done = set(self._died.read_text().splitlines()) if self._died.exists() else set()
         self.open: dict[Any, str | None] = {}  # connections in use for writing, and for which point
+        # Nobody dies while another's COMMIT is on its way that is to be died after: that point's chance would be gone,
+        # since what is committed is not done again. Whoever waits for a turn before COMMIT has committed nothing.
+        self.turn = asyncio.Lock()
+
+    def soon(self, point: str | None) -> bool:
+        """Whether a commit at this point ends in a death, on one side or the other."""
+        return self.due(point, BEFORE) or self.due(point, AFTER)
 
     def due(self, point: str | None, side: str) -> bool:
         """Whether to die here, now."""
@@ -58,11 +66,12 @@ class Crashes:
             return False
         return f"{point} {side}" not in self._done and (side == BEFORE or f"{point} {BEFORE}" in self._done)
 
-    def die(self, point: str | None, side: str) -> None:
+    def die(self, point: str | None, side: str) -> NoReturn:
         """The power goes."""
         with self._died.open("a") as file:
             file.write(f"{point} {side}\n")
         os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("SIGKILL cannot be outlived")
 
     def note_loose(self, statement: str) -> None:
         """Something was written and committed where nobody looks for it."""
@@ -106,10 +115,13 @@ def _wrap_commit(crashes: Crashes) -> None:
         raw = self._connection
         point = crashes.open.get(raw)
         wrote = not self._nested and await raw.fetchval(_WROTE)
-        if wrote and crashes.due(point, BEFORE):
-            crashes.die(point, BEFORE)
-        await commit(self)
-        if wrote and crashes.due(point, AFTER):
+        if not wrote or not crashes.soon(point):
+            await commit(self)
+            return
+        async with crashes.turn:
+            if crashes.due(point, BEFORE):
+                crashes.die(point, BEFORE)
+            await commit(self)
             crashes.die(point, AFTER)
 
     asyncpg.transaction.Transaction._Transaction__commit = crashing  # type: ignore[attr-defined]
@@ -128,11 +140,14 @@ def _wrap_statements(crashes: Crashes) -> None:
             point = crashes.open.get(self)
             if point is None:
                 crashes.note_loose(query)
+            # Such a statement may wait for a row whose holder waits for the turn: only deaths are in turn here.
             if crashes.due(point, BEFORE):
-                crashes.die(point, BEFORE)
+                async with crashes.turn:
+                    crashes.die(point, BEFORE)
             answer = await original(self, query, *args, **named)
             if crashes.due(point, AFTER):
-                crashes.die(point, AFTER)
+                async with crashes.turn:
+                    crashes.die(point, AFTER)
             return answer
 
         setattr(asyncpg.Connection, name, statement)
