@@ -159,7 +159,9 @@ def test_a_network_of_trons_family() -> None:
     assert network.requirement.finality is Finality.FINALIZED
     assert network.tokens[0].contract == "0xa614f803b6fd780986a42c78ec9c7f77e6ded13c"
     assert (network.has_accounts, found.networks["tron"].mempool) == (False, False)
-    stand_in = read({"networks": {"t": tron(chain_id=31337, api="jsonrpc", requests_per_second=50)}})
+    by_rpc = tron(chain_id=31337, api="jsonrpc", requests_per_second=50, tokens={"USDT": usdt})
+    stand_in = read({"networks": {"t": by_rpc}})
+    assert not stand_in.networks["t"].network.tells_native
     assert stand_in.networks["t"].settings == TronSettings(31337, "jsonrpc", 50)
     nile = read({"networks": {"t": tron(chain="tron-nile")}}).networks["t"]
     assert nile.network.chain == "3448148188"

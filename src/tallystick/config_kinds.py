@@ -81,7 +81,8 @@ class Defaults:
 class KindRead:
     """A network's kind as read: its family and chain, its own settings, and what holds where nothing is written.
 
-    `has_safe` is whether its chains tell safe blocks besides finalized ones.
+    `has_safe` is whether its chains tell safe blocks besides finalized ones, `tells_native` whether payments in the
+    native coin are seen when its nodes are asked as configured.
     """
 
     family: str
@@ -93,6 +94,7 @@ class KindRead:
     has_safe: bool = True
     loose_times: bool = False
     has_accounts: bool = True
+    tells_native: bool = True
 
 
 _BITCOIN_DEFAULTS: Final[Mapping[str, Defaults]] = MappingProxyType(
@@ -194,7 +196,15 @@ def _tron(table: Table) -> KindRead:
         requests_per_second=table.integer("requests_per_second", 10, at_least=1, at_most=1000),
     )
     defaults = Defaults(confirmations=20, poll_interval_ms=3000, native=("TRX", 6))
-    return KindRead("tron", str(chain_id), settings, defaults, has_safe=False, has_accounts=False)
+    return KindRead(
+        "tron",
+        str(chain_id),
+        settings,
+        defaults,
+        has_safe=False,
+        has_accounts=False,
+        tells_native=settings.api == "http",
+    )
 
 
 _READERS: Final[Mapping[str, Callable[[Table], KindRead]]] = MappingProxyType(

@@ -93,6 +93,10 @@ def _network(table: Table, name: str) -> NetworkConfig:
             "finality", '"safe" is not what chains of this kind have', remedy='Use "finalized".'
         )
     assets, pegs = _assets(table, name, kind)
+    if not kind.tells_native and len(assets) == 1:
+        raise table.error(
+            "tokens", f"are missing: asked this way, nodes do not tell payments in {assets[0].symbol}"
+        )
     found = NetworkConfig(
         network=Network(
             name=name,
@@ -108,6 +112,7 @@ def _network(table: Table, name: str) -> NetworkConfig:
             zero_conf_limit=_zero_conf_limit(table, assets[0], defaults),
             fee_rate_default=_fee_rate(table, defaults),
             has_accounts=kind.has_accounts,
+            tells_native=kind.tells_native,
         ),
         settings=kind.settings,
         rpc=_rpc(table),
