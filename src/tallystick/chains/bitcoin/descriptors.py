@@ -46,7 +46,7 @@ _KEY: Final = re.compile(
     rf"(?:{_ORIGIN})?(?P<key>[1-9A-HJ-NP-Za-km-z]+)(?P<steps>/\*|/0/\*|/<0;1>/\*|/[^,()]*)?", re.ASCII
 )
 _DESCRIPTOR: Final = re.compile(
-    r"(?P<kind>pkh|wpkh|sh\(wpkh|tr|wsh\(multi|wsh\(sortedmulti)\((?P<inner>[^()]*)(?P<end>\){1,2})"
+    r"(?P<kind>pkh|wpkh|sh\(wpkh|tr|wsh\(multi|wsh\(sortedmulti)\((?P<inner>[ -'*-~]*)(?P<end>\){1,2})"
     r"(?:#(?P<checksum>[a-z0-9]{0,16}))?",
     re.ASCII,
 )
