@@ -108,10 +108,11 @@ def make_transaction(
             if taproot
             else b"\x02\x47" + signature[:71] + b"\x21\x02" + digest(txid)
         )
-    body += compact_size(len(outputs))
-    for amount, script in outputs:
-        script_bytes = bytes.fromhex(script)
-        body += amount.to_bytes(8, "little") + compact_size(len(script_bytes)) + script_bytes
+    made = [
+        amount.to_bytes(8, "little") + compact_size(len(script) // 2) + bytes.fromhex(script)
+        for amount, script in outputs
+    ]
+    body += compact_size(len(made)) + b"".join(made)
     version, lock = (2).to_bytes(4, "little"), lock_time.to_bytes(4, "little")
     raw = version + b"\x00\x01" + body + witnesses + lock
     txid = double_sha256(version + body + lock)[::-1].hex()
