@@ -26,9 +26,12 @@ _SECOND_TRANSFER = """CREATE TEMP TABLE again ON COMMIT DROP AS SELECT * FROM tr
     ALTER TABLE transfers DROP CONSTRAINT transfers_network_tx_hash_channel_ordinal_key;
     UPDATE again SET id = 'trf_0'; INSERT INTO transfers SELECT * FROM again;
     INSERT INTO anchors SELECT 'trf_0', a.network, a.block_hash, 7 FROM anchors AS a LIMIT 1"""
+# It is of another transaction, which uses up the same.
+_OTHER_TRANSACTION = """UPDATE transfers SET tx_hash = '0x00' WHERE id = 'trf_0';
+    INSERT INTO transaction_spends SELECT network, spend_key, '0x00' FROM transaction_spends"""
 # The refund's own transfer, in a block of the best chain; {more} base units are more than were asked for.
 _SENT = """INSERT INTO refund_transfers SELECT 'trf_{name}', r.id, r.invoice_id, r.network, '0x{name}', 'value', 0,
-        '0xaa', r.address, r.contract, {more} + r.amount_sent, '0xaa:{name}', now() FROM refunds AS r;
+        '0xaa', r.address, r.contract, {more} + r.amount_sent, now() FROM refunds AS r;
     INSERT INTO refund_anchors SELECT 'trf_{name}', network, hash FROM blocks WHERE in_best_chain LIMIT 1;"""
 
 # Rule and what to do to break it. One that can be broken in several ways stands several times.
@@ -79,7 +82,17 @@ _BREAKS: tuple[tuple[str, str], ...] = (
         """ALTER TABLE payments DROP CONSTRAINT payments_transfer_id_key;
         UPDATE payments SET transfer_id = (SELECT min(id) FROM transfers)""",
     ),
-    ("transfer-spend", f"{_SECOND_TRANSFER}; UPDATE transfers SET tx_hash = '0x00' WHERE id = 'trf_0'"),
+    ("transfer-spend", f"{_SECOND_TRANSFER}; {_OTHER_TRANSACTION}"),
+    (
+        "output-spent",
+        """INSERT INTO spendings SELECT t.id, b.network, '0x00', b.hash FROM transfers AS t, blocks AS b
+        WHERE b.in_best_chain""",
+    ),
+    (
+        "output-spent",
+        """INSERT INTO spendings SELECT transfer_id, network, '0x00', block_hash FROM anchors;
+        DELETE FROM anchors""",
+    ),
     ("transfer-attribution", f"{UNGUARDED} UPDATE addresses SET address = '0x00' || left(address, 38)"),
     ("transfer-evidence", "UPDATE transfers SET first_evidence_at = first_evidence_at - interval '1 hour'"),
     ("transfer-evidence", "UPDATE transfers SET network = 'elsewhere'"),
@@ -89,10 +102,15 @@ _BREAKS: tuple[tuple[str, str], ...] = (
         "payment-confirmed",
         "UPDATE blocks SET in_best_chain = false WHERE hash IN (SELECT block_hash FROM anchors)",
     ),
+    (
+        "payment-confirmed",
+        """UPDATE networks SET cursor_height = cursor_height + 50;
+        UPDATE transfers SET traits = '{coinbase}'""",
+    ),
     ("sighting-settled", "INSERT INTO sightings SELECT id, network, now() FROM transfers"),
     (
         "sighting-exclusive",
-        f"""{_SECOND_TRANSFER}; UPDATE transfers SET tx_hash = '0x00' WHERE id = 'trf_0';
+        f"""{_SECOND_TRANSFER}; {_OTHER_TRANSACTION};
         INSERT INTO sightings SELECT id, network, now() FROM transfers""",
     ),
     ("amount-paid", "UPDATE invoices SET amount_paid = 2499 WHERE status = 'paid'"),

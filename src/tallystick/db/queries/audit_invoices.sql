@@ -171,6 +171,20 @@ WHERE t.invoice_id = ANY(:ids::text[])
   AND EXISTS (SELECT 1 FROM anchors AS n JOIN blocks AS b ON b.network = n.network AND b.hash = n.block_hash AND b.in_best_chain
               WHERE n.transfer_id = o.id);
 
+-- name: output_spent
+-- An output is spent by one transaction of the best chain at most, and only where it stands there itself.
+SELECT t.id AS object_id, format('%s transactions of the best chain spend it', count(*)) AS detail
+FROM transfers AS t JOIN spendings AS s ON s.transfer_id = t.id
+JOIN blocks AS b ON b.network = s.network AND b.hash = s.block_hash AND b.in_best_chain
+WHERE t.invoice_id = ANY(:ids::text[]) GROUP BY t.id HAVING count(*) > 1
+UNION ALL
+SELECT t.id, format('%s spends it in the best chain, where it does not stand', s.tx_hash)
+FROM transfers AS t JOIN spendings AS s ON s.transfer_id = t.id
+JOIN blocks AS b ON b.network = s.network AND b.hash = s.block_hash AND b.in_best_chain
+WHERE t.invoice_id = ANY(:ids::text[]) AND NOT EXISTS (
+    SELECT 1 FROM anchors AS n JOIN blocks AS h ON h.network = n.network AND h.hash = n.block_hash AND h.in_best_chain
+    WHERE n.transfer_id = t.id);
+
 -- name: transfer_attribution
 -- A transfer counts where its address says, or where a person said so.
 SELECT t.id AS object_id, format('to %s, for which nobody was asked to pay %s', t.recipient, t.invoice_id) AS detail
@@ -221,7 +235,7 @@ WHERE t.invoice_id = ANY(:ids::text[]) AND p.invoice_id <> t.invoice_id;
 
 -- name: payment_confirmed
 -- A confirmed payment stands in the best chain as deep as its option asks (a payment on another network: as deep as that
--- network asks, which replaying its facts tells), or counts at sight.
+-- network asks, which replaying its facts tells), and as its traits ask, or counts at sight.
 SELECT p.id AS object_id, format('confirmed, but %s does not stand as %s asks', t.tx_hash, o.id) AS detail
 FROM payments AS p JOIN transfers AS t ON t.id = p.transfer_id
 JOIN payment_options AS o ON o.id = p.option_id JOIN networks AS w ON w.name = t.network
@@ -230,9 +244,12 @@ WHERE p.invoice_id = ANY(:ids::text[]) AND p.status = 'confirmed' AND p.match <>
     WHERE n.transfer_id = t.id AND b.in_best_chain AND CASE o.finality
         WHEN 'depth' THEN w.cursor_height - b.height + 1 >= o.confirmations_required
         WHEN 'safe' THEN b.height <= w.safe_height
-        ELSE b.height <= w.finalized_height END)
-  AND NOT (o.zero_conf AND (
-      EXISTS (SELECT 1 FROM sightings AS s WHERE s.transfer_id = t.id AND s.gone_at IS NULL)
+        ELSE b.height <= w.finalized_height END
+    AND w.cursor_height - b.height + 1 >= CASE WHEN 'coinbase' = ANY(t.traits) THEN 100 WHEN 'pegout' = ANY(t.traits) THEN 6 ELSE 0 END)
+  AND NOT (o.zero_conf AND NOT t.traits && '{coinbase,pegout}' AND (
+      EXISTS (SELECT 1 FROM sightings AS s WHERE s.transfer_id = t.id AND s.gone_at IS NULL
+              AND NOT EXISTS (SELECT 1 FROM unnest(t.traits) AS risk
+                              WHERE risk IN ('replaceable', 'unconfirmed_parent') AND risk <> ALL(o.zero_conf_accepts)))
       OR EXISTS (SELECT 1 FROM anchors AS n JOIN blocks AS b ON b.network = n.network AND b.hash = n.block_hash
                  WHERE n.transfer_id = t.id AND b.in_best_chain)));
 
