@@ -41,7 +41,7 @@ run:
 
 test:
 	@$(BOOTSTRAP) dev
-	@. .bootstrap/environment; set -x; exec $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup $(ARGS)
+	@. .bootstrap/environment; set -x; exec $(BIN)/python -m pytest -n $(TEST_WORKERS) $(ARGS)
 
 fuzz:
 	@$(BOOTSTRAP) dev

@@ -12,6 +12,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -22,11 +23,33 @@ from tests.support.anvil import Anvil, free_port, start_anvil, unique_chain_id
 
 NO_SKIP = os.environ.get("TALLYSTICK_NO_SKIP", "") not in {"", "0"}
 TEMPLATE = "tallystick_migrated"
+# Their tests share what takes long to start.
+TOGETHER = frozenset({"tests/system/test_checkout_payment.py"})
 _numbers = itertools.count(1)
 
 # How long one example takes says more about the machine's other work than about ours.
 settings.register_profile("tallystick", deadline=None)
 settings.load_profile("tallystick")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Gives each test to the worker that is free next, and those of a module in `TOGETHER` to one worker.
+
+    xdist begins with the largest group. (Its own `loadgroup` does not see the marks with this pytest.)
+    """
+    if config.getvalue("dist") != "load":  # somebody asked for another way
+        return None
+    from xdist.scheduler.loadscope import LoadScopeScheduling
+
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = _group_of
+    return scheduler
+
+
+def _group_of(nodeid: str) -> str:
+    module = nodeid.split("::", 1)[0]
+    return module if module in TOGETHER else nodeid
 
 
 @pytest.hookimpl(wrapper=True)

@@ -30,10 +30,10 @@ from tests.support.evm import Chain
 from tests.support.installation import Installation, NodeAt
 from tests.support.stand import until
 
-# One installation for all of them: starting it takes longer than what is done with it.
+# One installation for all of them: starting it takes longer than what is done with it. tests/conftest.py keeps them on
+# one worker.
 MODULE: Final = "module"
 pytestmark = [
-    pytest.mark.xdist_group("checkout_payment"),
     pytest.mark.browser,
     pytest.mark.chain,
     pytest.mark.slow,
