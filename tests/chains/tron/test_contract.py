@@ -18,7 +18,7 @@ from tests.chains.contract_suite import (
     TroubleContract,
     transfers_of,
 )
-from tests.support.tron_node import CHAIN_ID, Fault, TronNode, TronTransaction, transfer
+from tests.support.tron_node import CHAIN_ID, Fault, TronNode, TronTransaction, call, transfer
 
 SHOP, OTHER = "0x" + "5b" * 20, "0x" + "5c" * 20
 FAULTS = {
@@ -53,7 +53,8 @@ class TronRig:
     async def pay(self, amount: int) -> tuple[Payment, int]:
         transaction = transfer(SHOP, amount)
         self._sent[transaction.tx_hash] = transaction
-        return Payment(transaction.tx_hash, SHOP, amount), self._node.mine(transaction)
+        # A second transaction beside it, so that a missing part leaves another one there.
+        return Payment(transaction.tx_hash, SHOP, amount), self._node.mine(transaction, call(OTHER))
 
     async def conflict(self, payment: Payment) -> Payment:
         other = transfer(OTHER, 1)

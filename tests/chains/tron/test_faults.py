@@ -57,8 +57,8 @@ async def source(node: TronNode) -> AsyncIterator[TronSource]:
 
 BLOCK_FAULTS = {
     Fault.MISSING_INFO: SourceIncomplete,
-    Fault.NO_INFOS: SourceIncomplete,
-    Fault.INFOS_EMPTY_OBJECT: SourceIncomplete,
+    Fault.NO_INFOS: BlockNotFound,
+    Fault.INFOS_EMPTY_OBJECT: BlockNotFound,
     Fault.FOREIGN_INFOS: SourceIncomplete,
     Fault.OTHER_INFO_ID: SourceIncomplete,
     Fault.DOUBLED_INFO: SourceIncomplete,
@@ -267,6 +267,19 @@ async def test_nodes_that_give_no_bare_headers_are_asked_for_blocks(
         assert await source.header_at(height) == head.header
     assert node.asked("wallet/getblock") == 1
     assert node.asked("walletsolidity/getblock") == 0
+    assert all(state.ok for state in source.nodes())
+
+
+async def test_infos_that_are_not_there_yet_leave_the_node_in_use(node: TronNode, source: TronSource) -> None:
+    """Behind a balancer another node is asked for them, which may be a moment behind.
+
+    Bug planted: a block of unknown outcomes taken as incomplete; the only node is left aside every few blocks.
+    """
+    height = node.mine(transfer(SHOP, 5))
+    await source.head()
+    node.lie(Fault.NO_INFOS)
+    with pytest.raises(BlockNotFound):
+        await source.block_at(height)
     assert all(state.ok for state in source.nodes())
 
 

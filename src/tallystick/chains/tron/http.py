@@ -46,7 +46,7 @@ PENALTY_SECONDS: Final = 30
 """For how long TronGrid refuses who asked too often and does not say how long."""
 
 PAUSE_SECONDS_MAX: Final = 3600
-_MISSING_STATUSES: Final = frozenset({404, 405})
+_MISSING_STATUSES: Final = frozenset({400, 404, 405, 501})
 _LIMIT_STATUSES: Final = frozenset({403, 429, 503})
 _BRIEF_STATUSES: Final = frozenset({500, 502, 504})
 _REFUSAL_BYTES_MAX: Final = 4096
@@ -67,7 +67,13 @@ class Decoder(Protocol[ResultT_co]):
 
 
 class MethodMissing(SourceUnavailable):
-    """The node has no such method."""
+    """The node has no such method, or not with these parameters."""
+
+    code = "source_unavailable"
+
+
+class Refused(SourceUnavailable):
+    """The node answers with a sentence in place of an answer, which is not about how often it is asked."""
 
     code = "source_unavailable"
 
@@ -133,7 +139,11 @@ class TronClient:
         for secret in self._secrets:
             told = told.replace(secret, "[hidden]")
         told = "".join(one if one.isprintable() else " " for one in told[:_FOREIGN_LENGTH_MAX])
-        return self._unusable(f"The node refused {path}: {told}.")
+        return Refused(
+            f"The node refused {path}: {told}.",
+            object_id=self.name,
+            remedy="It is asked again; look at the node if this goes on.",
+        )
 
     def _raise_refusal(self, path: str, answer: bytes) -> None:
         """Raise what the node says, if it is a refusal where something else was expected."""

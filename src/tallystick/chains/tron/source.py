@@ -33,10 +33,10 @@ from tallystick.chains.json_rpc import RpcLimits, new_session, node_name
 from tallystick.chains.source import ChainIdentity, NodeState
 from tallystick.chains.tron.blocks import checked_block, header_of, shows_inner
 from tallystick.chains.tron.chains import chain_id_of
-from tallystick.chains.tron.http import MethodMissing, TronClient
+from tallystick.chains.tron.http import MethodMissing, Refused, TronClient
 from tallystick.chains.tron.messages import BlockAnswer, Info, Refusal
 from tallystick.core.chain import Block, BlockHeader, BlockRef, Head, MempoolSnapshot
-from tallystick.core.errors import ConfigurationError, SourceIncomplete
+from tallystick.core.errors import BlockNotFound, ConfigurationError, SourceIncomplete
 
 ResultT = TypeVar("ResultT")
 
@@ -219,15 +219,12 @@ async def _newest(node: _Node, interface: str) -> BlockHeader:
     """The newest header of "wallet", the whole chain, or of "walletsolidity", its solidified part."""
 
     async def bare() -> BlockAnswer:
-        return await node.client.ask(f"{interface}/getblock", _NEWEST, _BLOCK)
+        return await _asked(node, f"{interface}/getblock", _NEWEST)
 
     async def whole() -> BlockAnswer:
-        return await node.client.ask(f"{interface}/getnowblock", {}, _BLOCK)
+        return await _asked(node, f"{interface}/getnowblock", {})
 
-    answer = await _either(node, bare, whole)
-    if answer.error is not None:
-        raise node.client.refused(f"{interface}/getblock", answer.error)
-    return header_of(answer)
+    return header_of(await _either(node, bare, whole))
 
 
 async def _header_at(node: _Node, height: int) -> BlockHeader:
@@ -246,31 +243,49 @@ async def _header_at(node: _Node, height: int) -> BlockHeader:
 async def _either(
     node: _Node, bare: Callable[[], Awaitable[ResultT]], whole: Callable[[], Awaitable[ResultT]]
 ) -> ResultT:
-    """Ask for a header alone; where the node cannot do that, for its block, from then on."""
+    """Ask for a header alone; where the node cannot do that, for its block, from then on.
+
+    A node that refuses in words may not know the question either, or have another trouble: the block tells.
+    """
     if node.bare_headers:
         try:
             return await bare()
         except MethodMissing:
             node.bare_headers = False
+        except Refused:
+            pass
     return await whole()
 
 
 async def _found(node: _Node, path: str, body: Mapping[str, Any], height: int) -> BlockAnswer:
     """The block that is asked for. A node that has none answers with an empty object. Raises BlockNotFound."""
-    answer = await node.client.ask(path, body, _BLOCK)
-    if answer.error is not None:
-        raise node.client.refused(path, answer.error)
+    answer = await _asked(node, path, body)
     if answer.id is None and answer.header is None:
         raise not_found(node, height)
     return answer
 
 
+async def _asked(node: _Node, path: str, body: Mapping[str, Any]) -> BlockAnswer:
+    answer = await node.client.ask(path, body, _BLOCK)
+    if answer.error is not None:
+        raise node.client.refused(path, answer.error)
+    return answer
+
+
 async def _infos(node: _Node, height: int) -> list[Info]:
-    """The infos of a block's transactions. A node that does not have them yet answers with an empty list or object."""
+    """The infos of a block's transactions, of which there are some. Raises BlockNotFound where there are none yet.
+
+    A node answers with an empty list or object then. That is the usual case behind a balancer, where another node than
+    the one that has the block is asked for its infos; it is behind, and not to be left aside for it.
+    """
     path = "wallet/gettransactioninfobyblocknum"
     answer = await node.client.ask(path, {"num": height}, _INFOS)
-    if isinstance(answer, Refusal):
-        if answer.error is not None:
-            raise node.client.refused(path, answer.error)
-        return []
+    if isinstance(answer, Refusal) and answer.error is not None:
+        raise node.client.refused(path, answer.error)
+    if isinstance(answer, Refusal) or not answer:
+        raise BlockNotFound(
+            f"The node does not say what the transactions of block {height} did.",
+            object_id=node.name,
+            remedy="It may not have carried them out yet; one that keeps no history of transactions never says it.",
+        )
     return answer
