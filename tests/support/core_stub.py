@@ -319,7 +319,12 @@ class StubCore:
                 return self._header(self._block(params[0]))
             case "getblock":
                 block = self._block(params[0])
-                return self._header(block) | {"tx": [one.txid for one in block.transactions]}
+                listed: list[Any] = [one.txid for one in block.transactions]
+                if params[1] == 2:  # tests change blocks by their transactions' bytes
+                    listed = [{"txid": one.txid, "hex": one.raw.hex()} for one in block.transactions]
+                return self._header(block) | {"tx": listed}
+            case "getblockcount":
+                return self.height
             case "getrawmempool":
                 return list(self.mempool)
             case "getmempoolinfo":
