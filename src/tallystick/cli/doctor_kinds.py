@@ -15,6 +15,7 @@ from tallystick.core.errors import SourceError
 if TYPE_CHECKING:
     from tallystick.chains.evm.source import EvmSource
     from tallystick.chains.source import Source
+    from tallystick.chains.tron.source import TronSource
     from tallystick.config import NetworkConfig
     from tallystick.core.money import Asset
 
@@ -36,12 +37,13 @@ async def check_kind(
         ]
     checks = _check_access_key(network) if isinstance(settings, TronSettings) else []
     from tallystick.chains.evm.source import EvmSource
+    from tallystick.chains.tron.source import TronSource
 
-    if isinstance(source, EvmSource):
-        if isinstance(settings, EvmSettings):
-            checks += [
-                _check_traces(network, settings, node, way) for node, way in (await source.tracing()).items()
-            ]
+    if isinstance(source, EvmSource) and isinstance(settings, EvmSettings):
+        checks += [
+            _check_traces(network, settings, node, way) for node, way in (await source.tracing()).items()
+        ]
+    if isinstance(source, EvmSource | TronSource):
         checks += [await _check_token(network, source, token) for token in network.network.tokens]
     return checks
 
@@ -125,7 +127,7 @@ def _check_traces(network: NetworkConfig, settings: EvmSettings, node: str, way:
     )
 
 
-async def _check_token(network: NetworkConfig, source: EvmSource, token: Asset) -> Check:
+async def _check_token(network: NetworkConfig, source: EvmSource | TronSource, token: Asset) -> Check:
     info = await source.token_info(token.contract or "")
     level, text, remedy = OK, f"{token.decimals} decimals, as the contract says.", None
     if not info.has_code:

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import pytest
 
+from tallystick.chains.evm.token_info import TokenInfo
 from tallystick.chains.json_rpc import RpcLimits
 from tallystick.chains.tron.source import TronOptions, TronSource
 from tallystick.core.errors import (
@@ -313,3 +314,12 @@ async def test_inner_transfers_are_known_to_be_told_once_one_was_seen(
 
 async def test_there_is_no_mempool(source: TronSource) -> None:
     assert await source.mempool(["0x" + "00" * 32]) is None
+
+
+async def test_what_a_token_says_of_itself(node: TronNode, source: TronSource) -> None:
+    node.tokens[USDT] = (6, "USDT")
+    assert await source.token_info(USDT) == TokenInfo(6, "USDT", has_code=True)
+    assert await source.token_info(VAULT) == TokenInfo(None, None, has_code=False)
+    node.lie(Fault.ERROR_SENTENCE)
+    with pytest.raises(SourceUnavailable):
+        await source.token_info(USDT)

@@ -50,8 +50,8 @@ def token_info_in(answers: Sequence[msgspec.Raw | RpcRefused]) -> TokenInfo:
         if isinstance(answer, RpcRefused) and (answer is code or answer.limited):
             raise answer
     return TokenInfo(
-        decimals=_decimals_in(_bytes_in(decimals)),
-        symbol=_symbol_in(_bytes_in(symbol)),
+        decimals=decimals_in(_bytes_in(decimals)),
+        symbol=symbol_in(_bytes_in(symbol)),
         has_code=bool(_bytes_in(code)),
     )
 
@@ -69,13 +69,13 @@ def _bytes_in(answer: msgspec.Raw | RpcRefused) -> bytes:
     raise SourceIncomplete("The node's answer is not hex data.", remedy="It is asked again.")
 
 
-def _decimals_in(data: bytes) -> int | None:
+def decimals_in(data: bytes) -> int | None:
     """A uint8 in its 32-byte word (Solidity ABI)."""
     value = int.from_bytes(data, "big")
     return value if len(data) == 32 and value < 256 else None
 
 
-def _symbol_in(data: bytes) -> str | None:
+def symbol_in(data: bytes) -> str | None:
     """A `string`, or the `bytes32` of some old contracts. Foreign text: cut, and only if it is printable."""
     from eth_abi.abi import decode  # slow to import, and rarely needed
     from eth_abi.exceptions import DecodingError

@@ -159,3 +159,19 @@ class Info(
     logs: list[Log] = msgspec.field(default_factory=list)
     inner: list[InnerTransaction] = msgspec.field(default_factory=list)
     result: str | None = None
+
+
+class CallOutcome(Struct, gc=False):
+    """Whether a call that changes nothing could be made; `code` names what was wrong with it."""
+
+    code: str | None = None
+
+
+class CallAnswer(
+    Struct, rename={"outcome": "result", "results": "constant_result", "error": "Error"}, gc=False
+):
+    """What a call that changes nothing returned, in hex."""
+
+    outcome: CallOutcome = msgspec.field(default_factory=CallOutcome)
+    results: list[str] = msgspec.field(default_factory=list)
+    error: str | None = None

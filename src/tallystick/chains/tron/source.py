@@ -28,6 +28,7 @@ from typing import Any, Final, TypeVar
 import aiohttp
 import msgspec
 
+from tallystick.chains.evm.token_info import TokenInfo
 from tallystick.chains.failover import Expected, Node, NodePool, Patience, not_found
 from tallystick.chains.json_rpc import RpcLimits, new_session, node_name
 from tallystick.chains.source import ChainIdentity, NodeState
@@ -35,6 +36,7 @@ from tallystick.chains.tron.blocks import checked_block, header_of, shows_inner
 from tallystick.chains.tron.chains import chain_id_of
 from tallystick.chains.tron.http import MethodMissing, Refused, TronClient
 from tallystick.chains.tron.messages import BlockAnswer, Info, Refusal
+from tallystick.chains.tron.token_info import read_token_info
 from tallystick.core.chain import Block, BlockHeader, BlockRef, Head, MempoolSnapshot
 from tallystick.core.errors import BlockNotFound, ConfigurationError, SourceIncomplete
 
@@ -173,6 +175,16 @@ class TronSource:
         """Close the connections."""
         if self._session is not None:
             await self._session.close()
+
+    # -- for `doctor`
+
+    async def token_info(self, contract: str) -> TokenInfo:
+        """Ask a contract (normal form) for decimals and symbol, now. Raises SourceError."""
+
+        async def ask(node: _Node) -> TokenInfo:
+            return await read_token_info(node.client, contract)
+
+        return await self._pool.ask(ask)
 
     # -- questions
 
