@@ -206,7 +206,7 @@ class LiteShop:
     async def event_types(self, object_id: str) -> list[str]:
         """Types of the events about an object, in order."""
         events = (await self.asked("/v1/events", object_id=object_id, limit=200))["data"]
-        return [event["type"] for event in sorted(events, key=lambda event: event["id"])]
+        return [event["type"] for event in sorted(events, key=lambda event: int(event["data"]["sequence"]))]
 
     async def exceptions(self, invoice: dict[str, Any] | None = None) -> list[str]:
         """The kinds of the exceptions that are open, of one invoice or all."""

@@ -103,7 +103,8 @@ def _network(network: Network, row: Record) -> objects.NetworkObject:
     behind = None if height is None or head is None else max(0, head - height)
     seconds = None
     if height is not None and row["head_time"] is not None:
-        seconds = max(0, int((row["head_time"] - row["cursor_time"]).total_seconds()))
+        # Level with the head is no lag, whatever a miner dated it.
+        seconds = max(0, int((row["head_time"] - row["cursor_time"]).total_seconds())) if behind else 0
     by_depth = network.requirement.finality is Finality.DEPTH
     family = FAMILIES[network.family]
     return objects.NetworkObject(

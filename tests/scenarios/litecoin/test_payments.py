@@ -82,7 +82,7 @@ async def test_found_in_a_block_without_having_been_seen(shop: LiteShop, node: L
     invoice = await shop.create()
     await node.mine_only(await node.sign({address_of(invoice): ASKED}))
     await shop.mine(2)
-    assert await shop.way(invoice) == ["awaiting_payment", "paid"]
+    assert await shop.way(invoice) == ["awaiting_payment", "confirming", "paid"]
 
 
 async def test_a_part_and_the_rest(shop: LiteShop, node: Litecoind) -> None:

@@ -29,6 +29,9 @@ pytestmark = [
 
 Invoice = dict[str, Any]
 
+REMEMBERED_BLOCKS = 10
+"""So many undone blocks' transactions the node puts back into its mempool when it is told to go back."""
+
 
 async def pay(shop: LiteShop, *, blocks: int) -> tuple[Invoice, Sent]:
     """A new invoice and the transaction that pays it, `blocks` deep and read."""
@@ -78,15 +81,22 @@ async def test_the_payment_goes_back_to_the_mempool(
 ) -> None:
     """The new blocks do not hold it: the credit is reversed, it is seen again, and mined again it is one credit.
 
+    Told to go back more than ten blocks, the node forgets what they held; then the customer's wallet has to send it
+    again.
     Bug planted: transfers of the disconnected blocks not touched; the invoice stays paid (F-CHAIN 1).
     """
     invoice, sent = await pay(shop, blocks=depth)
     assert await shop.status(invoice) == ("confirming" if depth == 1 else "paid")
     await node.reorg(depth)
-    assert await node.mempool() == [sent.txid]
+    assert await node.mempool() == ([sent.txid] if depth <= REMEMBERED_BLOCKS else [])
     if restart:
         await shop.restart()
     await shop.follow()
+    if depth > REMEMBERED_BLOCKS:
+        seen = await shop.get(invoice)
+        assert (seen["status"], payment_of(seen)["status"]) == ("awaiting_payment", "orphaned")
+        await node.submit(sent)
+        await shop.follow()
     seen = await shop.get(invoice)
     assert (seen["status"], seen["amount_paid"]) == ("detected", "0.00")
     assert payment_of(seen)["confirmations"] == 0
@@ -213,6 +223,9 @@ async def test_a_busy_shop_through_many_changes(shop: LiteShop, node: Litecoind)
     assert {(len(one["payments"]), one["amount_paid"]) for one in seen} == {(1, "25.00")}
     # The last branch leaves the newest two out for good.
     thief = await node.respend(sent[-1], {await node.new_address(): ASKED})
-    await node.reorg(6, [[*sent[:-1][-2:], thief], [], [], [], [], []])
-    await shop.mine(3)
+    undone = await node.height() - 6
+    places = {one["tx_hash"]: one["block_height"] for invoice in seen for one in invoice["payments"]}
+    again = [one for one in sent[:-1] if places[one.txid] > undone]
+    await node.reorg(6, [[*again, thief], [], [], [], [], []])
+    await shop.follow()
     assert [await shop.status(invoice) for invoice in invoices] == ["paid"] * 10 + ["awaiting_payment"] * 2

@@ -65,7 +65,8 @@ async def test_paid_across_a_power_cut_and_a_reorganisation(
         await installation.kill()
         await node.reorg(1, [[], [sent]])
         await installation.start()
-        assert payment_of(await has("confirming"))["block_hash"] == await node.best()
+        best = await node.best()
+        await until(lambda: is_in(installation, invoice, best))
         await node.mine()
         paid = await has("paid")
         assert (paid["amount_paid"], payment_of(paid)["tx_hash"]) == ("25.00", sent.txid)
@@ -78,3 +79,9 @@ async def test_paid_across_a_power_cut_and_a_reorganisation(
     await installation.stop()
     audit = await installation.command("audit")
     assert audit["ok"], audit["problems"]
+
+
+async def is_in(installation: Installation, invoice: dict[str, Any], block_hash: str) -> bool:
+    """Whether the invoice's payment stands in this block."""
+    seen = await installation.get(f"/v1/invoices/{invoice['id']}")
+    return bool(payment_of(seen)["block_hash"] == block_hash)

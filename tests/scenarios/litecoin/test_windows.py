@@ -111,16 +111,21 @@ async def test_seen_in_time_and_mined_after_the_deadline(shop: LiteShop, times: 
 async def test_a_block_dated_ahead_expires_nobody(shop: LiteShop, times: Times) -> None:
     """A miner's clock is 1.5 hours fast: consensus takes the block, and our invoices have their full time.
 
-    Bug planted: the header's time taken for the chain's; the invoice expires 85 minutes early.
+    Bugs planted: the header's time taken for the chain's (the invoice expires 85 minutes early), and for the earliest
+    time of what the mempool shows on top of that block (the payment is late).
     """
     invoice = await shop.create(expires_in=600)
     await times.mine_dated(AHEAD_SECONDS)
     await shop.follow()
     await shop.expire()
     assert await shop.status(invoice) == "awaiting_payment"
-    assert (await shop.network())["status"] == "following"
+    network = await shop.network()
+    assert (network["status"], network["lag_blocks"], network["lag_seconds"]) == ("following", 0, 0)
     await times.advance(300)
     await shop.node.send(address_of(invoice), ASKED)
+    await shop.follow()
+    seen = await shop.get(invoice)
+    assert (seen["status"], payment_of(seen)["on_time"]) == ("detected", True)
     await shop.mine()
     await shop.expire()
     seen = await shop.get(invoice)

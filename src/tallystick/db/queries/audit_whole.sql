@@ -24,10 +24,11 @@ FROM networks AS n JOIN unnest(:names::text[], :depths::int[]) AS c(name, depth)
 WHERE n.cursor_hash IS NOT NULL AND f.blocks < f.wanted;
 
 -- name: chain_cursor
--- The cursor is the top of the best chain: its hash, height and time; and what was scanned is never behind it.
+-- The cursor is the top of the best chain: its hash, height and the time that counts; and what was scanned is never
+-- behind it.
 SELECT n.name AS object_id, format('it is %s at %s, the best chain ends with %s at %s', n.cursor_hash, n.cursor_height, b.hash, b.height) AS detail
 FROM networks AS n LEFT JOIN LATERAL (
-    SELECT t.hash, t.height, t.time FROM blocks AS t WHERE t.network = n.name AND t.in_best_chain
+    SELECT t.hash, t.height, coalesce(t.counted_time, t.time) AS time FROM blocks AS t WHERE t.network = n.name AND t.in_best_chain
     ORDER BY t.height DESC LIMIT 1) AS b ON true
 WHERE (n.cursor_hash, n.cursor_height, n.cursor_time) IS DISTINCT FROM (b.hash, b.height, b.time)
    OR n.scanned_until < n.cursor_time OR (n.cursor_hash IS NOT NULL AND n.scanned_until IS NULL);
