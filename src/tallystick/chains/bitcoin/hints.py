@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 
 TOPICS: Final = (b"hashblock", b"hashtx", b"rawtx")
 _ADDRESS: Final = re.compile(r"(tcp://[^\s/@]+:\d{1,5}|ipc://\S+)", re.ASCII)
-_KEPT_MESSAGES_MAX: Final = 1_000
+_KEPT_MESSAGES_MAX: Final = 10
 _MESSAGE_BYTES_MAX: Final = 8 * 1024 * 1024
+SILENCE_SECONDS_MAX: Final = 600.0
+"""After so long without a word we connect anew: ZMQ gives a publisher up for good whose message was too large."""
+
 _RECONNECT_MILLISECONDS: Final = 500
 _RECONNECT_MILLISECONDS_MAX: Final = 30_000
 
@@ -42,13 +45,19 @@ class Hints:
         self._urls = tuple(urls)
         self._socket: zmq.asyncio.Socket | None = None
         self._context: zmq.asyncio.Context | None = None
+        self._heard_at = 0.0
 
     async def wait(self, stop: asyncio.Event) -> None:
         """Return after a message, or at `stop`. What else has come by then is thrown away with it."""
         if not self._urls:
             await stop.wait()
             return
-        message = asyncio.ensure_future(self._message())
+        now = asyncio.get_running_loop().time()
+        if self._socket is not None and now - self._heard_at > SILENCE_SECONDS_MAX:
+            self.close()
+        if self._socket is None:
+            self._socket, self._heard_at = self._listen(), now
+        message = asyncio.ensure_future(self._message(self._socket))
         stopped = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait((message, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -63,15 +72,14 @@ class Hints:
             self._context.destroy(linger=0)
         self._socket = self._context = None
 
-    async def _message(self) -> None:
+    async def _message(self, socket: zmq.asyncio.Socket) -> None:
         import zmq
 
-        if self._socket is None:
-            self._socket = self._listen()
-        await self._socket.recv_multipart(copy=True)
+        await socket.recv_multipart()
+        self._heard_at = asyncio.get_running_loop().time()
         try:
             while True:
-                await self._socket.recv_multipart(flags=zmq.NOBLOCK)
+                await socket.recv_multipart(flags=zmq.NOBLOCK)
         except zmq.Again:
             return
 
