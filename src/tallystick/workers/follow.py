@@ -23,7 +23,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from tenacity.wait import wait_exponential_jitter
 
 from tallystick.chains.source import Source
-from tallystick.core.chain import Block, BlockHeader, BlockRef, Head, common_ancestor
+from tallystick.core.chain import Block, BlockHeader, BlockRef, Head
 from tallystick.core.errors import (
     ReorgTooDeep,
     SourceError,
@@ -41,16 +41,14 @@ from tallystick.services import sightings
 from tallystick.services.context import Context
 from tallystick.services.intake import Step, apply_step
 from tallystick.workers.batches import PREFETCH_BLOCKS, BatchSize, changed_while_read, read_batch
+from tallystick.workers.branches import KEEP_BLOCKS_MIN, KEEP_DEPTHS, Branch
 from tallystick.workers.waiting import wait_or_stop
 
 log = structlog.get_logger(__name__)
 
 STANDBY_SECONDS: Final = 2.0
 REORG_BLOCKS_MAX: Final = 512
-AGREED_BLOCKS_MAX: Final = 128  # how far behind a node may be and still be asked whether it is on our chain
 PRUNE_EVERY_BLOCKS: Final = 256
-KEEP_DEPTHS: Final = 10
-KEEP_BLOCKS_MIN: Final = 1000
 MEMPOOL_REST_SECONDS: Final = 30.0  # after trouble with the mempool, so that blocks are not read later for it
 _LOCK_SPACE: Final = 0x7A11  # first half of the advisory lock's key; the second is the network's name
 
@@ -89,6 +87,7 @@ class Follower:
         self._options = options or FollowerOptions()
         self._on_progress = on_progress
         self._batch = BatchSize(self._options.batch_blocks)
+        self._branch = Branch(ctx.database, network, source)
         self._checked_identity = False
         self._traced = True
         self._blocks_since_prune = 0
@@ -252,7 +251,7 @@ class Follower:
             newest = await self._header(head, last)
             blocks = await read_batch(self.source, below, newest)
             if blocks:
-                chain = [*await self._best_below(below), *(one.header.ref for one in blocks[:-1])]
+                chain = [*await self._branch.newest(below), *(one.header.ref for one in blocks[:-1])]
                 await self.source.confirm_agreement(newest, chain)
         except SourceError:
             self._batch.failed(last - below.height)
@@ -261,25 +260,12 @@ class Follower:
             self._batch.succeeded()
         return blocks
 
-    async def _best_below(self, block: BlockRef) -> list[BlockRef]:
-        """Our newest blocks up to this one, oldest first: for nodes that are behind. Empty where there is one node."""
-        if len(self.source.nodes()) == 1:
-            return []
-        async with self._ctx.database.connection() as connection:
-            rows = await SQL.best_blocks.all(
-                connection,
-                network=self._network.name,
-                height=block.height,
-                row_count=min(self._network.safety_depth, AGREED_BLOCKS_MAX),
-            )
-        return [BlockRef(row["hash"], row["height"]) for row in reversed(rows)]
-
     async def _header(self, head: Head, height: int) -> BlockHeader:
         return head.header if height == head.header.height else await self.source.header_at(height)
 
     async def _check_standing(self, cursor: BlockRef, head: Head, row: Record) -> None:
         """The node has nothing above our cursor: it is level with us, behind, or on another branch."""
-        known = await self._own_hash(cursor, head.header.height)
+        known = await self._branch.hash_at(cursor, head.header.height)
         if known is not None and known != head.header.hash:
             await self._reorganise(cursor, head, row)
             return
@@ -290,16 +276,6 @@ class Follower:
             return
         await self._record_finality(cursor, head, row)
         await self._show_standing(row)
-
-    async def _own_hash(self, cursor: BlockRef, height: int) -> str | None:
-        """The hash of our best chain's block at a height, which is not above the cursor; None where it is not kept."""
-        if height == cursor.height:
-            return cursor.hash
-        async with self._ctx.database.connection() as connection:
-            ours = await SQL.best_blocks.all(
-                connection, network=self._network.name, height=height, row_count=1
-            )
-        return ours[0]["hash"] if ours and ours[0]["height"] == height else None
 
     async def _record_finality(self, cursor: BlockRef, head: Head, row: Record) -> None:
         """The network's markers may move without a new block: apply the cursor's block again, which changes nothing
@@ -314,7 +290,7 @@ class Follower:
 
     async def _reorganise(self, cursor: BlockRef, head: Head, row: Record) -> None:
         """Find where the node's chain leaves ours and go over to it in one step. Raises ReorgTooDeep."""
-        ancestor = await self._find_ancestor(cursor, head, row)
+        ancestor = await self._branch.ancestor(cursor, head, row)
         if ancestor == cursor:
             raise changed_while_read(self._network.name)
         last = min(
@@ -333,50 +309,6 @@ class Follower:
             tip=blocks[-1].header.hash,
         )
         await self._apply(self._step(cursor, blocks, head, ancestor))
-
-    async def _find_ancestor(self, cursor: BlockRef, head: Head, row: Record) -> BlockRef:
-        """The highest block that the node's chain shares with ours, searched as deep as is safe."""
-        decided = row["resume_decided_at"] is not None
-        depth_max = self._network.safety_depth
-        theirs: BlockHeader | None = None
-        async with self._ctx.database.connection() as connection:
-            rows = await SQL.best_blocks.all(
-                connection,
-                network=self._network.name,
-                height=cursor.height,
-                row_count=depth_max + 1 if not decided else KEEP_DEPTHS * depth_max + KEEP_BLOCKS_MIN,
-            )
-        for found in rows:
-            block = BlockRef(found["hash"], found["height"])
-            if block.height > head.header.height:
-                continue
-            header = await self.source.header_at(block.height)
-            ancestor = common_ancestor((block,), {header.height: header.hash})
-            if ancestor is None:
-                theirs = header
-                continue
-            finalized = row["finalized_height"]
-            if decided or finalized is None or ancestor.height >= finalized:
-                return ancestor
-            raise await self._too_deep(
-                theirs, f"Block {finalized} was called final by the network and is no longer in its chain."
-            )
-        raise await self._too_deep(
-            theirs, f"The best chain changed deeper than {depth_max} blocks below height {cursor.height}."
-        )
-
-    async def _too_deep(self, theirs: BlockHeader | None, what: str) -> ReorgTooDeep:
-        """What halts the network until a person decides. One node's word must not: raises SourcesDisagree.
-
-        `theirs` is the lowest block that took the place of one of ours.
-        """
-        if theirs is not None:
-            await self.source.confirm_agreement(theirs)
-        return ReorgTooDeep(
-            what,
-            object_id=self._network.name,
-            remedy="Find out what happened to the chain; then `tallystick network resume` follows the node again.",
-        )
 
     def _step(
         self, expected: BlockRef, blocks: tuple[Block, ...], head: Head, ancestor: BlockRef | None = None
