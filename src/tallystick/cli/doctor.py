@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from tallystick.cli.common import JsonFlag, console, load_config, print_json
-from tallystick.cli.doctor_kinds import check_kind
+from tallystick.cli.doctor_kinds import check_access_keys, check_kind
 from tallystick.cli.doctor_rates import check_live_rates, check_written_rates
 from tallystick.cli.doctor_report import OK, PROBLEM, WARNING, Check
 from tallystick.core.errors import SourceError, TallystickError
@@ -78,9 +78,9 @@ def _report(checks: list[Check]) -> Report:
     return Report(ok=all(check.level != PROBLEM for check in checks), checks=checks)
 
 
-def _failed(name: str, error: TallystickError) -> Check:
+def _failed(name: str, error: TallystickError, remedy: str | None = None) -> Check:
     which = f" ({error.object_id})" if error.object_id else ""
-    return Check(name=name, level=PROBLEM, text=f"{error.what}{which}", remedy=error.remedy)
+    return Check(name=name, level=PROBLEM, text=f"{error.what}{which}", remedy=error.remedy or remedy)
 
 
 def _check_networks_configured(config: Config) -> list[Check]:
@@ -210,7 +210,7 @@ async def _check_network(network: NetworkConfig, database: Database | None) -> l
         async with asyncio.timeout(NETWORK_SECONDS_MAX):
             checks = await _ask_network(network, source, database)
     except SourceError as error:
-        checks = [_failed(name, error)]
+        checks = [_failed(name, error, _NODE_REMEDY)]
     except TimeoutError:
         text = f"The nodes did not answer within {NETWORK_SECONDS_MAX:.0f} s."
         checks = [
@@ -218,6 +218,7 @@ async def _check_network(network: NetworkConfig, database: Database | None) -> l
         ]
     finally:
         await source.close()
+    checks += check_access_keys(network)
     for node in source.nodes():
         if node.problem is not None:
             checks.append(

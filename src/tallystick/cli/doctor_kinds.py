@@ -35,7 +35,7 @@ async def check_kind(
             await _check_history(network, source, head_height, next_height),
             *await _check_fees(network, source),
         ]
-    checks = _check_access_key(network) if isinstance(settings, TronSettings) else []
+    checks: list[Check] = []
     from tallystick.chains.evm.source import EvmSource
     from tallystick.chains.tron.source import TronSource
 
@@ -94,7 +94,10 @@ async def _check_fees(network: NetworkConfig, source: Source) -> list[Check]:
     ]
 
 
-def _check_access_key(network: NetworkConfig) -> list[Check]:
+def check_access_keys(network: NetworkConfig) -> list[Check]:
+    """Whether providers that want an access key get one. Asks nobody."""
+    if not isinstance(network.settings, TronSettings):
+        return []
     name = f"{network.network.name} access key"
     checks = []
     for number, url in enumerate(network.rpc, start=1):

@@ -168,9 +168,10 @@ def add_wallet(
     merchant
         The merchant's id.
     account_key
-        The account's extended public key, xpub… (m/44'/60'/0' in most wallets). Never a private key.
+        The account's extended public key: xpub… (m/44'/60'/0' in most wallets, m/44'/195'/0' for TRON); for Bitcoin and
+        Litecoin zpub…, ypub…, or an output descriptor in quotes. Never a private key.
     family
-        Which kind of networks it is for.
+        Which networks it is for: evm, bitcoin, litecoin or tron.
     label
         What you call the wallet.
     """
