@@ -24,6 +24,7 @@ from rich.table import Table
 from bench.creation import creation
 from bench.intake import block_sizes, issued_addresses
 from bench.latency import latency
+from bench.outputs import outputs
 from bench.simulation import simulation
 
 TITLES = {
@@ -42,6 +43,10 @@ TITLES = {
     "latency": (
         "(d) from a block being served to the webhook's arrival",
         "Bound by the poll interval: on average half of it passes before we look.",
+    ),
+    "outputs": (
+        "(f) intake of full Bitcoin blocks, against only fetching them and decoding them with a library",
+        "Bound by reading the bytes of 4,000 transactions and making 10,000 transfers, in Python; then by the database.",
     ),
     "simulation": (
         "(e) steps of the simulation, checks and settling included, against commits and round trips there",
@@ -62,6 +67,9 @@ async def run(names: Sequence[str], *, quick: bool) -> dict[str, list[dict[str, 
         found["addresses"] = [asdict(one) for one in await issued_addresses(40 if quick else 200, sizes)]
     if "latency" in names:
         found["latency"] = [asdict(one) for one in await latency(20 if quick else 120)]
+    if "outputs" in names:
+        sizes = (1_000, 10_000) if quick else (1_000, 1_000_000)
+        found["outputs"] = [asdict(one) for one in await outputs(4 if quick else 12, sizes)]
     if "simulation" in names:
         found["simulation"] = [asdict(one) for one in await simulation(4 if quick else 40)]
     return found

@@ -72,7 +72,7 @@ async def _case(
             while await follower.poll():
                 pass
             if issued:
-                await _issue(shop, issued)
+                await issue(shop, issued)
             addresses = await _invoices(shop, ours * blocks)
             plans = [
                 BlockPlan(
@@ -140,8 +140,20 @@ async def _only_decode(node: StubNode, first: int, last: int, *, traced: bool) -
         return time.perf_counter() - begun
 
 
-async def _issue(shop: Shop, count: int) -> None:
-    """Open invoices by the hundred thousand: rows as `create_invoice` leaves them, written in bulk."""
+async def issue(
+    shop: Shop,
+    count: int,
+    *,
+    network: str = NETWORK.name,
+    family: str = NETWORK.family,
+    symbol: str = "ETH",
+    decimals: int = 18,
+    prefix: str = "0x",
+) -> None:
+    """Open invoices by the hundred thousand: rows as `create_invoice` leaves them, written in bulk.
+
+    Addresses are `prefix` and 20 bytes in hex, the normal form of some kind of the family.
+    """
     async with shop.ctx.database.transaction() as connection:
         await connection.execute(
             "SET LOCAL session_replication_role = replica"
@@ -160,21 +172,22 @@ async def _issue(shop: Shop, count: int) -> None:
             asset_decimals,
                    amount_expected, finality, confirmations_required, tolerance_under_bps, tolerance_over_bps,
                    policy_name, policy_explanation, status, address)
-               SELECT 'opt_bulk' || n, 'inv_bulk' || n, $1, 0, 'stub', 'ETH', 18, 1, 'depth', 3, 50, 1000, '', '',
-                   'active', '0x' || substr(encode(sha256(n::text::bytea), 'hex'), 1, 40)
+               SELECT 'opt_bulk' || n, 'inv_bulk' || n, $1, 0, $3, $4, $5, 1, 'depth', 3, 50, 1000, '', '',
+                   'active', $6::text || substr(encode(sha256(n::text::bytea), 'hex'), 1, 40)
                FROM generate_series(1, $2::int) AS n""",
-            shop.merchant_id, count, timeout=600,
+            shop.merchant_id, count, network, symbol, decimals, prefix, timeout=600,
         )  # fmt: skip
         await connection.execute(
             """INSERT INTO addresses (family, address, merchant_id, wallet_id, derivation_index, invoice_id, option_id,
                    issued_at)
-               SELECT 'evm', address, $1, $2, 1, invoice_id, id, now()
+               SELECT $3, address, $1, $2, 1, invoice_id, id, now()
                FROM payment_options WHERE id LIKE 'opt_bulk%'""",
-            shop.merchant_id, wallet, timeout=600,
+            shop.merchant_id, wallet, family, timeout=600,
         )  # fmt: skip
         await connection.execute(
             """INSERT INTO wakeups (network, marker, position, invoice_id)
-               SELECT 'stub', 'time', 4000000000, id FROM invoices WHERE id LIKE 'inv_bulk%'""",
+               SELECT $1, 'time', 4000000000, id FROM invoices WHERE id LIKE 'inv_bulk%'""",
+            network,
             timeout=600,
         )
     async with shop.ctx.database.connection() as connection:
