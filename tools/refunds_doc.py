@@ -13,6 +13,7 @@ from typing import Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
+from tallystick.chains.bitcoin.choosing import INPUTS_MAX
 from tallystick.core.refund import GIVING_UP, SEEN_WITHIN, SIGN_WITHIN, RefundRule, diagram
 from tallystick.services.refund_claims import CLAIM_WITHIN
 from tallystick.services.refund_writing import GUIDES
@@ -52,8 +53,9 @@ exchange's customer does not own the address that paid.
 3. `POST …/approve` (scope `refunds:approve`). With `refund_second_person` on the merchant, another key or person than
    the requester, and only once the address is there: the second person approves where the money goes. Without it the
    order of address and approval is free.
-4. `payment_request` holds an EIP-681 link and an unsigned transaction. Sign and send it; `POST …/broadcast` with the
-   `tx_hash` tells us where to look first, and is no more than a hint.
+4. `payment_request` holds a link (EIP-681, BIP 21, TRON's) and an unsigned transaction or, for Bitcoin and Litecoin, a
+   PSBT. Sign and send it; `POST …/broadcast` with the `tx_hash` tells us where to look first, and is no more than a
+   hint.
 5. The transfer is recognised by its destination, asset and exact amount, whoever sends it. With the confirmations of
    the option it was paid by, the refund is `completed`; when everything that came has gone back, the invoice is
    `refunded`.
@@ -68,6 +70,29 @@ $rules
 The sum of all refunds that are not `rejected` or `failed` never exceeds what was credited, in each asset: checked under
 the invoice's lock, and once more by the database. `fee: customer` keeps `fee_amount` back from what is sent; the
 requester says how much, it is never guessed.
+
+## Bitcoin and Litecoin: the PSBT
+
+`payment_request.psbt` (BIP 174, base64) is a whole transaction that lacks signatures only. It spends outputs that your
+customers paid to the wallet, pays the refund to the last unit, and returns the rest to the wallet: to its branch for
+change, or to the first input's own address where the descriptor has none (`/0/*`, `/*`). Any wallet that has the keys
+signs it; nothing private is in it.
+
+- *Outputs*: known to us, final by the network's requirement, mature, spent by no block, held by no other refund; the
+  largest first, at most $inputs_max, all of one wallet. What the wallet received otherwise is not known here. Where it
+  does not suffice `psbt` is `null`, `psbt_problem` says why, and the link pays the refund as well; when more becomes
+  known the PSBT comes by itself, within about a minute.
+- *Fee*: `psbt_fee`, by the rate that the network's node estimates, else the configuration's `fee_rate_default`. It
+  comes out of the inputs, never out of `amount_sent`; with `fee: customer` what is kept back is there for it. The
+  transaction signals that it may be replaced (BIP 125): raise the fee in your wallet if it waits too long.
+- *It stays the same* for as long as it can be mined, also when the refund needed attention and was approved again, so
+  that signed twice it is one transaction. When one of its outputs was spent elsewhere, it is withdrawn at once; another
+  one is made when that spending is final, so that no reorganisation lets both be mined.
+- *Inputs without a witness* (`xpub`, `Ltub`, `pkh`): most wallets fill in by themselves the transactions that they
+  spend. Some hardware wallets want those for every kind of input; let your wallet's software add them (Core's
+  `walletprocesspsbt` does).
+- A key registered without its origin (`[fingerprint/path]`) counts as the master of its own path, as in Core. Hardware
+  wallets find their key by the origin: register a descriptor with it.
 
 ## Statuses
 
@@ -112,6 +137,7 @@ def render() -> str:
     )
     return PAGE.substitute(
         claim_days=CLAIM_WITHIN.days,
+        inputs_max=INPUTS_MAX,
         rules="\n".join(rules),
         statuses="\n".join(statuses),
         giving_up=giving_up,

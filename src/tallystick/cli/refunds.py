@@ -144,5 +144,18 @@ def _line(one: Refund) -> str:
     where = one.address or "no address yet"
     return (
         f"{one.id}  {one.status}  {one.amount} {one.asset} on {one.network}, invoice {one.invoice_id}\n"
-        f"  to {where}; next: {one.next_action.owner}: {one.next_action.text}{trouble}"
+        f"  to {where}; next: {one.next_action.owner}: {one.next_action.text}{trouble}{_to_sign(one)}"
     )
+
+
+def _to_sign(one: Refund) -> str:
+    """What a wallet opens or signs, where there is something to sign."""
+    request = one.payment_request
+    if request is None:
+        return ""
+    lines = [request.uri]
+    if request.psbt is not None:
+        lines.append(f"PSBT, which pays a fee of {request.psbt_fee} {one.asset}:\n  {request.psbt}")
+    elif request.psbt_problem is not None:
+        lines.append(f"No PSBT: {request.psbt_problem}")
+    return "".join(f"\n  {line}" for line in lines)

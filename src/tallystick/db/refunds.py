@@ -27,7 +27,9 @@ class StoredRefund:
 
     `basis_ids` are the incoming transfers that stood when it was asked for. `chain_tx_hash` and `confirmations` are of
     the outgoing transfer that stands in the best chain now; `tx_hash` is what somebody told. `halted`: its network
-    waits for an operator, so that nobody can say what stands there.
+    waits for an operator, so that nobody can say what stands there. `psbt` is what a Bitcoin wallet signs, with the
+    `psbt_fee` that it pays, or `psbt_problem` says why there is none; `psbt_dead`: one of the outputs that it spends
+    was spent elsewhere, or is not in the best chain.
     """
 
     id: str
@@ -72,6 +74,11 @@ class StoredRefund:
     confirmations_required: int | None = None  # by the option that the money came to
     option_network: str | None = None  # that option's network
     halted: bool = False
+    psbt: str | None = None
+    psbt_fee: int | None = None
+    psbt_problem: str | None = None
+    psbt_at: datetime | None = None  # our clock when it was made, or tried last
+    psbt_dead: bool = False
 
     @property
     def amount_sent(self) -> int:
@@ -137,6 +144,11 @@ def _refund(row: Record) -> StoredRefund:
         confirmations_required=row["confirmations_required"] if row["finality"] == "depth" else None,
         option_network=row["option_network"],
         halted=row["halted"],
+        psbt=row["psbt"],
+        psbt_fee=None if row["psbt_fee"] is None else int(row["psbt_fee"]),
+        psbt_problem=row["psbt_problem"],
+        psbt_at=row["psbt_at"],
+        psbt_dead=row["psbt_dead"],
     )
 
 
@@ -201,6 +213,10 @@ async def update_refund(
         broadcast_at=new.broadcast_at,
         attention_at=new.attention_at,
         problem=new.problem,
+        psbt=new.psbt,
+        psbt_fee=new.psbt_fee,
+        psbt_problem=new.psbt_problem,
+        psbt_at=new.psbt_at,
         event_sequence=new.event_sequence,
         at=at,
     )

@@ -191,11 +191,16 @@ class PaymentRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a wallet elsewhere signs: a link that wallets open, and the same as an unsigned transaction.
 
     `unsigned_transaction` holds what is fixed (`chain_id`, `to`, `value`, `data`; `value` in base units, as a decimal
-    string); the wallet fills in who sends it, its nonce and its fee.
+    string); the wallet fills in who sends it, its nonce and its fee. `psbt` (BIP 174, base64; Bitcoin's family) spends
+    outputs that this wallet was paid with and pays `psbt_fee` to the network; it stays the same for as long as it can
+    be mined. Where there is none, `psbt_problem` says why, and the link still serves.
     """
 
     uri: str
     unsigned_transaction: dict[str, Any] | None
+    psbt: str | None
+    psbt_fee: str | None
+    psbt_problem: str | None
 
 
 class Refund(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ Must not: write a status (`refund_writing` does), hold a key, or know HTTP.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 from tallystick.chains.families import FAMILIES
@@ -15,12 +16,14 @@ from tallystick.core.errors import Conflict, InvalidInput
 from tallystick.core.refund import APPROVABLE, GIVING_UP, SEEN_WITHIN, RefundStatus
 from tallystick.core.refundable import unfounded
 from tallystick.db.merchants import merchant_settings
+from tallystick.db.refund_inputs import SQL
 from tallystick.db.refunds import StoredRefund
 from tallystick.db.sql import Connection
 from tallystick.services import objects
 from tallystick.services.assessing import Cause, CauseKind, assess_invoices
 from tallystick.services.context import Actor, Context
 from tallystick.services.refund_claims import issue_claim
+from tallystick.services.refund_psbts import psbt_changes
 from tallystick.services.refund_writing import (
     advance,
     amend,
@@ -181,6 +184,20 @@ async def flag_overdue(connection: Connection, ctx: Context, refund_id: str) -> 
     if problem is None or refund.attention_at is None or refund.attention_at > ctx.now():
         return False
     await need_attention(connection, ctx, refund, problem)
+    return True
+
+
+async def renew_psbt(connection: Connection, ctx: Context, refund_id: str) -> bool:
+    """Make the PSBT of a refund that waits to be signed and has none, or a dead one; whether that changed anything."""
+    _, refund = await lock_refund(connection, ctx, None, refund_id)
+    if refund.status is not _R.AWAITING_SIGNATURE or refund.halted:
+        return False
+    changes = await psbt_changes(connection, ctx, refund)
+    new = replace(refund, **changes)
+    if (new.psbt, new.psbt_problem) == (refund.psbt, refund.psbt_problem):
+        await SQL.note_psbt_try.run(connection, refund_id=refund_id, at=ctx.now())
+        return False
+    await amend(connection, ctx, refund, **changes)
     return True
 
 

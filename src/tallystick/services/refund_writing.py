@@ -30,6 +30,7 @@ from tallystick.services import objects
 from tallystick.services.cases import close_case, open_cases
 from tallystick.services.context import SYSTEM, Actor, Context
 from tallystick.services.events import INVOICES_CHANNEL, NewEvent, notify, publish
+from tallystick.services.refund_psbts import DEAD, psbt_changes, release_inputs
 
 _R = RefundStatus
 
@@ -98,6 +99,7 @@ async def advance(
     now = ctx.now()
     new = replace(old, status=status, event_sequence=old.event_sequence + 1, **changes)
     written = await store.update_refund(connection, old, new, now)
+    await release_inputs(connection, written)
     await _record(connection, ctx, old.status, written, actor, note, now)
     if old.status is _R.NEEDS_ATTENTION:
         await _close_case(connection, ctx, written, f"The refund is {status} now.")
@@ -123,6 +125,7 @@ async def let_sign(connection: Connection, ctx: Context, refund: StoredRefund, a
         actor,
         "Approved, and the address is confirmed.",
         attention_at=ctx.now() + SIGN_WITHIN,
+        **await psbt_changes(connection, ctx, refund),
     )
 
 
@@ -267,6 +270,13 @@ def _payment_request(ctx: Context, refund: StoredRefund) -> objects.PaymentReque
         unsigned_transaction=family.unsigned_transaction(
             network, refund.asset, refund.address, refund.amount_sent
         ),
+        psbt=None if refund.psbt_dead else refund.psbt,
+        psbt_fee=(
+            None
+            if refund.psbt_dead or refund.psbt_fee is None
+            else format_units(refund.psbt_fee, refund.asset.decimals)
+        ),
+        psbt_problem=DEAD if refund.psbt_dead else refund.psbt_problem,
     )
 
 

@@ -42,6 +42,7 @@ from tallystick.services.context import Context
 from tallystick.services.intake import Step, apply_step
 from tallystick.workers.batches import PREFETCH_BLOCKS, BatchSize, changed_while_read, read_batch
 from tallystick.workers.branches import KEEP_BLOCKS_MIN, KEEP_DEPTHS, Branch
+from tallystick.workers.fees import FeeWatch
 from tallystick.workers.waiting import wait_or_stop
 
 log = structlog.get_logger(__name__)
@@ -92,6 +93,7 @@ class Follower:
         self._traced = True
         self._blocks_since_prune = 0
         self._mempool_rests_until = float("-inf")
+        self._fees = FeeWatch(ctx, network, source)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Follow while holding the network's lock; wait as a standby while another process holds it."""
@@ -148,6 +150,7 @@ class Follower:
         more = await self._poll_blocks()
         if not more:
             await self._look_at_mempool()
+            await self._fees.look()
         return more
 
     async def _poll_blocks(self) -> bool:

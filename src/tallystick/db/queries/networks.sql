@@ -55,6 +55,10 @@ WHERE name = :name AND halted_at IS NULL;
 UPDATE networks SET status = 'catching_up', problem = NULL, halted_at = NULL, resume_decided_at = :at
 WHERE name = :name AND halted_at IS NOT NULL;
 
+-- name: record_fee_rate!
+-- What the network's node says a transaction should pay, and when it said so.
+UPDATE networks SET fee_rate = :fee_rate, fee_rate_at = :at WHERE name = :name;
+
 -- name: move_cursor^
 -- The cursor moves from the block that was expected to the new one, or not at all; with it the network's own markers, as
 -- far as they are known. Whoever listens is told when it is committed.

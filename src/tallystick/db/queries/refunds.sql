@@ -18,7 +18,8 @@ SET status = :status, withdraws = :withdraws, address = :address, address_source
     address_at = :address_at, claim_token_hash = :claim_token_hash, claim_expires_at = :claim_expires_at,
     link_by_type = :link_by_type, link_by = :link_by, decided_by_type = :decided_by_type, decided_by = :decided_by, decided_at = :decided_at,
     decision_note = :decision_note, tx_hash = :tx_hash, broadcast_at = :broadcast_at, attention_at = :attention_at,
-    problem = :problem, event_sequence = :event_sequence, updated_at = :at
+    problem = :problem, psbt = :psbt, psbt_fee = :psbt_fee, psbt_problem = :psbt_problem, psbt_at = :psbt_at,
+    event_sequence = :event_sequence, updated_at = :at
 WHERE id = :id AND status = :old_status AND event_sequence = :old_event_sequence;
 
 -- name: insert_transition!
@@ -31,10 +32,11 @@ VALUES (:refund_id, :sequence, :from_status, :to_status, :actor_type, :actor_id,
 SELECT * FROM refund_transitions WHERE refund_id = :refund_id ORDER BY sequence;
 
 -- name: read_refunds
--- Refunds by id, each with its option's requirement, whether its network is halted, and the outgoing transfer that stands
--- in the best chain now.
+-- Refunds by id, each with its option's requirement, whether its network is halted, the outgoing transfer that stands
+-- in the best chain now, and whether its PSBT spends what is gone.
 SELECT r.*, o.network AS option_network, o.finality, o.confirmations_required, n.family, n.halted_at IS NOT NULL AS halted,
     g.tx_hash AS chain_tx_hash,
+    EXISTS (SELECT 1 FROM refund_inputs AS i WHERE i.refund_id = r.id AND output_gone(i.transfer_id)) AS psbt_dead,
     CASE WHEN g.height IS NULL THEN 0 ELSE greatest(0, n.cursor_height - g.height + 1) END AS confirmations
 FROM refunds AS r
 JOIN payment_options AS o ON o.id = r.option_id

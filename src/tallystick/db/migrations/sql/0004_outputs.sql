@@ -44,3 +44,29 @@ CREATE INDEX spendings_by_block ON spendings (network, block_hash);
 ALTER TABLE networks
     ADD COLUMN fee_rate numeric(78, 0) CHECK (fee_rate >= 0), -- base units per 1,000 virtual bytes for a payment made now, as a node says; NULL: no node has said
     ADD COLUMN fee_rate_at timestamptz; -- our clock when it said so
+
+-- Payment requests that Bitcoin wallets sign, and the outputs that they spend.
+ALTER TABLE refunds
+    ADD COLUMN psbt         text,                       -- what the wallet signs (BIP 174, base64); NULL: none, or none yet
+    ADD COLUMN psbt_fee     numeric(78, 0) CHECK (psbt_fee > 0), -- base units that it pays the network
+    ADD COLUMN psbt_problem text,                       -- why there is none, in words
+    ADD COLUMN psbt_at      timestamptz,                -- our clock when it was made, or tried last
+    ADD CONSTRAINT refunds_psbt_fee CHECK ((psbt IS NULL) = (psbt_fee IS NULL)),
+    ADD CONSTRAINT refunds_psbt_problem CHECK (psbt IS NULL OR psbt_problem IS NULL);
+
+CREATE TABLE refund_inputs (
+    transfer_id text PRIMARY KEY REFERENCES transfers (id), -- the output that the PSBT spends; one refund holds it at a time
+    refund_id   text NOT NULL REFERENCES refunds (id)   -- which refund; the row goes when that ends
+);
+CREATE INDEX refund_inputs_by_refund ON refund_inputs (refund_id);
+CREATE INDEX transfers_outputs ON transfers (merchant_id, network, amount DESC) WHERE channel = 'output';
+
+-- Whether an output cannot be spent now: a block of the best chain spends it, or none holds it any more.
+CREATE FUNCTION output_gone(output text) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT EXISTS (SELECT 1 FROM spendings AS s
+                   JOIN blocks AS b ON b.network = s.network AND b.hash = s.block_hash AND b.in_best_chain
+                   WHERE s.transfer_id = output)
+        OR NOT EXISTS (SELECT 1 FROM anchors AS k
+                       JOIN blocks AS b ON b.network = k.network AND b.hash = k.block_hash AND b.in_best_chain
+                       WHERE k.transfer_id = output)
+$$;
