@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tallystick.core.assess import OUR_CLOCK, Assessment, Marker, OptionAmounts, Wakeup, assess
-from tallystick.core.chain import Finality, NetworkView, Requirement
+from tallystick.core.chain import Finality, NetworkView, Requirement, Trait
 from tallystick.core.invoice import (
     Conflict,
     Decisions,
@@ -403,6 +403,43 @@ def test_a_sighting_that_counts_goes_on_counting_in_a_block() -> None:
     assert assess(asked, facts(transfer(100, in_mempool=True)), NOW).status is S.PAID
     assert assess(asked, facts(transfer(100, SHALLOW)), NOW).status is S.PAID
     assert assess(asked, facts(transfer(100, GONE)), NOW).status is S.AWAITING_PAYMENT
+
+
+@pytest.mark.parametrize("trait", [Trait.REPLACEABLE, Trait.UNCONFIRMED_PARENT])
+def test_a_risk_is_one_until_a_block_holds_it(trait: Trait) -> None:
+    """Bug planted: traits not looked at; the sighting counted."""
+    at_sight = Requirement(Finality.DEPTH, 6, zero_conf=True)
+    sighted = replace(transfer(100, in_mempool=True), traits=frozenset({trait}))
+    asked = terms(option(requirement=at_sight))
+    assert assess(asked, facts(sighted), NOW).status is S.DETECTED
+    accepting = terms(option(requirement=replace(at_sight, accepted_risks=frozenset({trait}))))
+    assert assess(accepting, facts(sighted), NOW).status is S.PAID
+    mined = replace(sighted, anchors=(SHALLOW,), in_mempool=False)
+    assert assess(asked, facts(mined), NOW).status is S.PAID
+
+
+@pytest.mark.parametrize(
+    ("finality", "waits"),
+    [
+        (Finality.DEPTH, {Wakeup("alpha", Marker.TIP, 14)}),
+        (Finality.FINALIZED, {Wakeup("alpha", Marker.TIP, 14), Wakeup("alpha", Marker.FINALIZED, 9)}),
+    ],
+)
+def test_what_matures_is_waited_for_and_gives_nothing_back_before(
+    finality: Finality, waits: set[Wakeup]
+) -> None:
+    """Bug planted: no wakeup at the height of maturity where the network's own word is asked for; never paid."""
+    asked = terms(option(requirement=Requirement(finality, 2)))
+    young = replace(transfer(100, anchor(9)), traits=frozenset({Trait.PEGOUT}))
+    early = facts(young, views=(view(13, scanned=60, finalized=13),))
+    done = facts(young, views=(view(14, scanned=60, finalized=13),))
+    found = assess(asked, early, NOW)
+    assert (found.status, set(found.wakeups)) == (S.CONFIRMING, waits)
+    assert (assess(asked, done, NOW).status, len(standing(asked, early)), len(standing(asked, done))) == (
+        S.PAID,
+        0,
+        1,
+    )
 
 
 # Wakeups --------------------------------------------------------------------------------------------------------------

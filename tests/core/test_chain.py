@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tallystick.core.chain import (
+    RISKS,
     AlreadyConnected,
     BlockHeader,
     BlockRef,
@@ -16,12 +17,17 @@ from tallystick.core.chain import (
     Finality,
     NeedsOlderBlock,
     Requirement,
+    Trait,
     canonical_anchor,
     common_ancestor,
     confirmations,
     connect,
+    counts_at_sight,
     final_at_height,
     is_final,
+    mature_at_height,
+    outpoint_of,
+    required_with,
 )
 from tests.core.samples import DEADLINE, anchor, view
 
@@ -129,6 +135,60 @@ def test_the_height_to_wait_for_is_the_first_at_which_it_is_final(
     awaited = final_at_height(anchor(height), requirement)
     now = is_final(anchor(height), requirement, view(reached, safe=reached, finalized=reached))
     assert now == (reached >= awaited)
+
+
+TRAITS = st.frozensets(st.sampled_from(Trait))
+
+
+@given(
+    st.builds(Requirement, st.sampled_from(Finality), st.integers(1, 120), st.booleans()),
+    TRAITS,
+    st.integers(0, 150),
+)
+def test_what_matures_is_final_when_it_is_mature_and_as_deep_as_asked(
+    requirement: Requirement, traits: frozenset[Trait], reached: int
+) -> None:
+    """Said in another way than the code does: final as without traits, and old enough to be spent.
+
+    Planted bugs seen to fail: maturity asked of depth alone; the least of two maturities; a coinbase counted at sight.
+    """
+    needed = required_with(requirement, traits)
+    age = 100 if Trait.COINBASE in traits else 6 if Trait.PEGOUT in traits else 0
+    seen, held = view(reached, safe=reached, finalized=reached), anchor(0)
+    old_enough = reached + 1 >= age
+    assert is_final(held, needed, seen) == (is_final(held, requirement, seen) and old_enough)
+    assert needed.zero_conf == (requirement.zero_conf and age == 0)
+    last = max(final_at_height(held, needed), mature_at_height(held, needed))
+    assert is_final(held, needed, seen) == (reached >= last)
+    if requirement.finality is Finality.DEPTH:
+        assert needed.confirmations == max(requirement.confirmations, age)
+
+
+@given(TRAITS, st.frozensets(st.sampled_from(sorted(RISKS))), st.booleans())
+def test_a_sighting_counts_only_with_risks_that_are_accepted(
+    traits: frozenset[Trait], accepted: frozenset[Trait], zero_conf: bool
+) -> None:
+    """Planted bug seen to fail: `&` in place of `<=`, so that one accepted risk accepts the other."""
+    requirement = Requirement(Finality.DEPTH, 2, zero_conf, accepted)
+    refused = [risk for risk in (Trait.REPLACEABLE, Trait.UNCONFIRMED_PARENT) if risk in traits - accepted]
+    assert counts_at_sight(requirement, traits) == (zero_conf and not refused)
+
+
+@pytest.mark.parametrize(
+    ("key", "output"),
+    [
+        (f"{'ab' * 32}:0", ("ab" * 32, 0)),
+        (f"{'ab' * 32}:4294967295", ("ab" * 32, 4294967295)),
+        (f"coinbase:{'ab' * 32}", None),
+        (f"0x{'ab' * 20}:7", None),  # EVM: sender and nonce
+        (f"tx:0x{'ab' * 32}", None),
+        ("ab" * 32, None),
+        (f"{'ab' * 32}:\u0661", None),
+        (f"{'ab' * 32}:", None),
+    ],
+)
+def test_which_output_a_spend_key_names(key: str, output: tuple[str, int] | None) -> None:
+    assert outpoint_of(key) == output
 
 
 def test_the_anchor_in_the_best_chain_counts_wherever_it_stands_in_the_list() -> None:

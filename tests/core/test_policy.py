@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tallystick.core.chain import Finality, Requirement
+from tallystick.core.chain import RISKS, Finality, Requirement, Trait
 from tallystick.core.errors import InvalidInput
 from tallystick.core.invoice import Tolerance
 from tallystick.core.money import Asset, Price
@@ -18,6 +18,7 @@ from tallystick.core.network import Network
 from tallystick.core.policy import (
     Applied,
     Floor,
+    SightLimit,
     Subject,
     choose,
     currencies_needed,
@@ -184,14 +185,20 @@ def test_without_a_rate_a_sighting_counts_only_where_every_rule_says_so() -> Non
     assert choose(policy(sighting, replace(rule("all", 1), zero_conf=True)), usd(1)).requirement.zero_conf
 
 
-requirements = st.builds(Requirement, st.sampled_from(Finality), st.integers(1, 50), st.booleans()).map(
-    lambda one: one if one.finality is Finality.DEPTH else replace(one, confirmations=1)
+accepted = st.frozensets(st.sampled_from(sorted(RISKS)))
+requirements = st.builds(
+    lambda finality, confirmations, risks: Requirement(
+        finality, confirmations if finality is Finality.DEPTH else 1, risks is not None, risks or frozenset()
+    ),
+    st.sampled_from(Finality),
+    st.integers(1, 50),
+    st.one_of(st.none(), accepted),
 )
 
 
 def at_least(one: Requirement, other: Requirement) -> bool:
     """Whether `one` is not weaker, said without `stricter`."""
-    if one.zero_conf and not other.zero_conf:
+    if one.zero_conf and not (other.zero_conf and one.accepted_risks <= other.accepted_risks):
         return False
     if one.finality is Finality.FINALIZED:
         return True
@@ -218,7 +225,13 @@ def rules(draw: st.DrawFn) -> tuple[Rule, ...]:
         st.lists(
             st.builds(
                 lambda conditions, needed, tolerance: Rule(
-                    "x", conditions, needed.finality, needed.confirmations, needed.zero_conf, tolerance
+                    "x",
+                    conditions,
+                    needed.finality,
+                    needed.confirmations,
+                    needed.zero_conf,
+                    tolerance,
+                    needed.accepted_risks,
                 ),
                 st.builds(
                     Conditions,
@@ -317,6 +330,10 @@ def test_a_name_that_is_no_rule() -> None:
         (Requirement(Finality.DEPTH, 1, zero_conf=True), Requirement(Finality.DEPTH, 20)),
         (Requirement(Finality.DEPTH, 30, zero_conf=True), Requirement(Finality.DEPTH, 30)),
         (Requirement(Finality.SAFE, zero_conf=True), Requirement(Finality.SAFE)),
+        (
+            Requirement(Finality.DEPTH, 30, zero_conf=True, accepted_risks=RISKS),
+            Requirement(Finality.DEPTH, 30),
+        ),
     ],
 )
 def test_an_operators_floor(needed: Requirement, after: Requirement | None) -> None:
@@ -334,8 +351,58 @@ def test_an_operators_floor(needed: Requirement, after: Requirement | None) -> N
     )
 
 
+LIMIT = SightLimit(1_000, "0.00001 BTC")
+AT_SIGHT = replace(rule("sight", 2), zero_conf=True, zero_conf_accepts=frozenset({Trait.REPLACEABLE}))
+BOUNDED = replace(AT_SIGHT, conditions=Conditions(amount_lt="500"))
+BEYOND = (
+    " It does not count at first sight: without an amount_lt of its own a rule reaches to the limit of alpha for that, "
+    "0.00001 BTC."
+)
+
+
+@pytest.mark.parametrize(
+    ("one", "amount", "limit", "by_name", "counts"),
+    [
+        (AT_SIGHT, 1_000, LIMIT, False, True),
+        (AT_SIGHT, 1_001, LIMIT, False, False),
+        (AT_SIGHT, None, LIMIT, False, False),  # not known: as if it were too much
+        (AT_SIGHT, 1_001, None, False, True),
+        (BOUNDED, 1_001, LIMIT, False, True),
+        (BOUNDED, 1_001, LIMIT, True, False),  # asked for by name a rule's own amount bounds nothing
+        (BOUNDED, 1_000, LIMIT, True, True),
+    ],
+)
+def test_up_to_the_networks_limit_a_rule_counts_sightings(
+    one: Rule, amount: int | None, limit: SightLimit | None, by_name: bool, counts: bool
+) -> None:
+    """Planted bugs seen to fail: an unknown amount taken for none; a rule asked for by name taken as bounded."""
+    subject = usd(1_00, amount=amount, sight_limit=limit)
+    applied = choose(policy(one), subject, asked_for="sight" if by_name else None)
+    needed = replace(
+        one.requirement, zero_conf=counts, accepted_risks=one.zero_conf_accepts if counts else frozenset()
+    )
+    assert applied.requirement == needed
+    assert applied.explanation.endswith(BEYOND) is not counts
+
+
+@pytest.mark.parametrize(
+    ("risks", "words"),
+    [
+        (frozenset(), ", unless its sender can still replace it or it spends what no block holds yet."),
+        (frozenset({Trait.REPLACEABLE}), ", unless it spends what no block holds yet."),
+        (RISKS, ", tokens in their first block."),
+    ],
+)
+def test_which_risks_are_left_is_said_where_they_are_shown(risks: frozenset[Trait], words: str) -> None:
+    at_sight = replace(AT_SIGHT, zero_conf_accepts=risks)
+    assert choose(policy(at_sight), usd(1, shows_risks=True)).explanation.endswith(words)
+    assert choose(policy(at_sight), usd(1)).explanation.endswith("tokens in their first block.")
+
+
 GOOD = rule("good")
 BAD: list[tuple[Any, str]] = [
+    (replace(GOOD, zero_conf_accepts=RISKS), "/zero_conf_accepts"),
+    (replace(GOOD, zero_conf=True, zero_conf_accepts=frozenset({Trait.DUST})), "/zero_conf_accepts"),
     (replace(GOOD, name=""), "/name"),
     (replace(GOOD, name="x" * 65), "/name"),
     (replace(GOOD, name="a\u202eb"), "/name"),

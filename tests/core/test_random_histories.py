@@ -20,7 +20,7 @@ import pytest
 
 from tallystick.core.assess import Assessment, assess
 from tallystick.core.cases import wanted_cases
-from tallystick.core.chain import Finality, NetworkView, Requirement
+from tallystick.core.chain import Finality, NetworkView, Requirement, Trait
 from tallystick.core.invoice import (
     Conflict,
     Decision,
@@ -59,7 +59,9 @@ S = Status
 
 def asked(rng: random.Random) -> InvoiceTerms:
     """One or two options, sometimes quoted again, sometimes with zero confirmations."""
-    requirement = Requirement(Finality.DEPTH, rng.choice((1, 2, 3)), zero_conf=rng.random() < 0.1)
+    at_sight = rng.random() < 0.1
+    accepted = frozenset({Trait.REPLACEABLE}) if at_sight and rng.random() < 0.5 else frozenset[Trait]()
+    requirement = Requirement(Finality.DEPTH, rng.choice((1, 2, 3)), at_sight, accepted)
     first = option(requirement=requirement)
     if rng.random() < 0.3:
         first = replace(first, earlier=(EarlierQuote(120, at(-60)), EarlierQuote(90, at(-30))))
@@ -88,7 +90,8 @@ def some_transfer(rng: random.Random, wanted: InvoiceTerms, name: int) -> Transf
         in_mempool=fate == "mempool",
         conflicts=(Conflict("0xother", anchor(9)),) if fate == "replaced" else (),
     )
-    return replace(fact, internal=rng.random() < 0.05)
+    traits = frozenset({rng.choice(list(Trait))}) if rng.random() < 0.2 else frozenset[Trait]()
+    return replace(fact, internal=rng.random() < 0.05, traits=traits)
 
 
 @dataclass
