@@ -363,6 +363,15 @@ def test_what_does_not_fit_together_is_no_block(change: Any) -> None:
         read(block, infos)
 
 
+@pytest.mark.parametrize("block_id", ["0000000000000006" + "ab" * 24, "ab" * 32, "00" * 32])
+def test_an_id_carries_its_height(block_id: str) -> None:
+    """A block without transactions has no infos that would contradict its number. Bug planted: not compared."""
+    block, _ = answers()
+    block["blockID"] = block_id
+    with pytest.raises(SourceIncomplete, match="another height"):
+        read(block, [])
+
+
 def test_a_header_of_the_test_network() -> None:
     """Block 66987565 of Nile, as its nodes told it in 2026."""
     told = {
