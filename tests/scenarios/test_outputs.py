@@ -209,6 +209,8 @@ async def test_what_cannot_be_spent_yet_is_not_confirmed(
         1,
         blocks,
     )
+    option = shown.payment_options[0]
+    assert (option.confirmations, option.confirmations_required) == (1, blocks)
     await till.mine(blocks=blocks - 2)
     assert await till.status(invoice) == "confirming"
     await till.mine()

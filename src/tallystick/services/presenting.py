@@ -148,6 +148,9 @@ def _option(
             wallet_id=option.wallet_id, path=family.derivation_path(option.account_key, index), index=index
         )
     by_depth = terms.requirement.finality is Finality.DEPTH
+    waited_for = _waited_for(terms.id, stored, assessment)
+    # Newly made coin waits for longer than the option asks.
+    needs = [terms.requirement.confirmations, *(one.requirement.confirmations for one in waited_for)]
     return objects.PaymentOption(
         id=terms.id,
         asset=asset.symbol,
@@ -169,8 +172,8 @@ def _option(
             expires_at=option.quote.expires_at,
         ),
         tolerance=objects.Tolerance(under_bps=terms.tolerance.under_bps, over_bps=terms.tolerance.over_bps),
-        confirmations=_confirmations(terms.id, stored, assessment),
-        confirmations_required=terms.requirement.confirmations if by_depth else None,
+        confirmations=min((one.confirmations for one in waited_for), default=0),
+        confirmations_required=max(needs) if by_depth else None,
         finality=terms.requirement.finality.value,
         zero_conf=terms.requirement.zero_conf,
         policy=objects.Policy(
@@ -179,15 +182,14 @@ def _option(
     )
 
 
-def _confirmations(option_id: str, stored: StoredInvoice, assessment: Assessment) -> int:
-    """The fewest confirmations among the live matching payments of an option: what the customer waits for."""
+def _waited_for(option_id: str, stored: StoredInvoice, assessment: Assessment) -> list[Verdict]:
+    """The matching payments of an option that blocks hold: the customer waits for the one with the fewest blocks."""
     of_option = {transfer.fact.id for transfer in stored.transfers if transfer.fact.option_id == option_id}
-    counts = [
-        verdict.confirmations
+    return [
+        verdict
         for verdict in assessment.verdicts
         if verdict.transfer_id in of_option and verdict.match is Match.MATCHED and verdict.anchor is not None
     ]
-    return min(counts, default=0)
 
 
 def transition_object(row: Any) -> objects.Transition:
