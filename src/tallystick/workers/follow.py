@@ -43,6 +43,7 @@ from tallystick.services.intake import Step, apply_step
 from tallystick.workers.batches import PREFETCH_BLOCKS, BatchSize, changed_while_read, read_batch
 from tallystick.workers.branches import KEEP_BLOCKS_MIN, KEEP_DEPTHS, Branch
 from tallystick.workers.fees import FeeWatch
+from tallystick.workers.news import wait_for_news
 from tallystick.workers.waiting import wait_or_stop
 
 log = structlog.get_logger(__name__)
@@ -143,7 +144,7 @@ class Follower:
         while not stop.is_set():
             more: bool = await retrying(self.poll)
             if not more:
-                await wait_or_stop(stop, self._options.poll_interval_seconds)
+                await wait_for_news(self.source, stop, self._options.poll_interval_seconds)
 
     async def poll(self) -> bool:
         """Look once and apply what is new; answer whether more is waiting. Raises SourceError, StaleWrite."""
