@@ -68,6 +68,7 @@ def payment(**changes: Any) -> objects.Payment:
         "first_seen_at": NOW,
         "confirmations": 3,
         "confirmations_required": 12,
+        "traits": [],
         "on_time": True,
         "replaced_by": None,
         "confirmed_at": None,
