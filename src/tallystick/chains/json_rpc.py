@@ -11,6 +11,7 @@ dropped connection, 429, 502) is tried again at once a few times; longer waiting
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -63,6 +64,9 @@ _MESSAGE_LENGTH_MAX: Final = 200
 _FOREIGN_LENGTH_MAX: Final = 4_000
 _SECRET_LENGTH_MIN: Final = 8
 _TRANSIENT_STATUSES: Final = frozenset({429, 500, 502, 503, 504})
+_PAUSE_STATUSES: Final = _TRANSIENT_STATUSES | {403}
+_REFUSAL_BYTES_MAX: Final = 4096
+_SUSPENDED: Final = re.compile(r"suspended for (\d{1,6})\s*s", re.ASCII | re.IGNORECASE)
 _READ_BUFFER_BYTES: Final = 1 << 20
 
 _REASONS: Final = {401: "does not accept our name and password", 429: "asks to be called less often"}
@@ -314,7 +318,7 @@ class RpcClient:
                 told = response.status in self._error_statuses and response.content_type == "application/json"
                 if response.status == 200 or told:
                     return await self._read(response)
-                raise self._bad_status(response)
+                raise await self._bad_status(response)
         except TimeoutError:
             raise self._unusable("The node did not answer in time.") from None
         except aiohttp.ClientError as error:
@@ -352,9 +356,9 @@ class RpcClient:
         except (msgspec.MsgspecError, ValueError, RecursionError):
             raise self._unusable("The node's answer is not JSON (an error page, or cut off).") from None
 
-    def _bad_status(self, response: aiohttp.ClientResponse) -> SourceUnavailable:
+    async def _bad_status(self, response: aiohttp.ClientResponse) -> SourceUnavailable:
         status = response.status
-        retry_after = retry_after_seconds(response.headers.get("Retry-After"), datetime.now(UTC))
+        retry_after = await pause_asked_for(response) if status in _PAUSE_STATUSES else None
         kind = SourceUnavailable
         if status in _TRANSIENT_STATUSES:
             kind = _Transient
@@ -413,6 +417,20 @@ def value_in(answer: msgspec.Raw | RpcRefused, kind: type[ResultT]) -> ResultT:
         raise SourceIncomplete(
             "One of the node's answers does not have the expected shape.", remedy="It is asked again."
         ) from None
+
+
+async def pause_asked_for(response: aiohttp.ClientResponse) -> int | None:
+    """For how many seconds whoever answers does not want to be asked: by header, or in words. None: nothing is said."""
+    asked = retry_after_seconds(response.headers.get("Retry-After"), datetime.now(UTC))
+    if asked is not None:
+        return asked
+    return pause_in((await response.content.read(_REFUSAL_BYTES_MAX)).decode("utf-8", "replace"))
+
+
+def pause_in(text: str) -> int | None:
+    """The seconds in a sentence such as "… and the query server is suspended for 5 s"."""
+    found = _SUSPENDED.search(text)
+    return None if found is None else min(int(found[1]), RETRY_AFTER_SECONDS_MAX)
 
 
 def retry_after_seconds(header: str | None, now: datetime) -> int | None:

@@ -372,6 +372,40 @@ def test_an_id_carries_its_height(block_id: str) -> None:
         read(block, [])
 
 
+def test_a_transaction_of_the_main_net() -> None:
+    """As its nodes showed it in 2023; its id is really the hash of these bytes."""
+    block, infos = answers(transfer(SHOP, 1))
+    tx_id = "a08fd7a3ad426a4dd9fa6654c36293d8dd8db3bf961bd9820696477f82b7572e"
+    value: dict[str, Any] = {
+        "amount": 100,
+        "owner_address": "41f90a4115ca0859c0db8415d73b3a22626506cbbe",
+        "to_address": "41be9cd66315067fd1c588b2cf7dd15969de15f556",
+    }
+    contract = {
+        "parameter": {"value": value, "type_url": "type.googleapis.com/protocol.TransferContract"},
+        "type": "TransferContract",
+    }
+    block["transactions"][0] |= {
+        "txID": tx_id,
+        "raw_data": {
+            "contract": [contract],
+            "ref_block_bytes": "7cea",
+            "ref_block_hash": "cb7295aa4aa80650",
+            "expiration": 1676983275000,
+            "timestamp": 1676983215610,
+        },
+        "raw_data_hex": (
+            "0a027cea2208cb7295aa4aa8065040f89bf89fe7305a65080112610a2d747970652e676f6f676c65617069732e636f6d2f7072"
+            "6f746f636f6c2e5472616e73666572436f6e747261637412300a1541f90a4115ca0859c0db8415d73b3a22626506cbbe121541"
+            "be9cd66315067fd1c588b2cf7dd15969de15f556186470facbf49fe730"
+        ),
+    }
+    infos[0]["id"] = tx_id
+    (moved,) = read(block, infos).transfers
+    assert (moved.tx_hash, moved.amount) == ("0x" + tx_id, 100)
+    assert (moved.sender, moved.to) == ("0x" + value["owner_address"][2:], "0x" + value["to_address"][2:])
+
+
 def test_a_header_of_the_test_network() -> None:
     """Block 66987565 of Nile, as its nodes told it in 2026."""
     told = {

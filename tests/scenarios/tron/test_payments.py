@@ -21,6 +21,7 @@ from tallystick.core.chain import Finality, Requirement
 from tallystick.core.errors import InvalidInput, SourceError
 from tallystick.core.refund import RefundRule
 from tallystick.services import objects, refund_decisions, refunds
+from tallystick.services.audit_chain import compare, heights_to_compare
 from tallystick.services.context import Actor, ActorType
 from tallystick.services.refunds import NewRefund
 from tests.support.evm import Chain
@@ -214,6 +215,22 @@ async def test_a_node_that_leaves_parts_out_delays_and_loses_nothing(shop: Stand
     node.lie(None)
     await seen(shop, node, SOLIDIFIED_BEHIND + 3)
     assert await shop.status(invoice) == "paid"
+
+
+async def test_another_node_agrees_about_every_block(shop: Stand, node: TronNode) -> None:
+    """The audit asks a node that may not keep inner transactions: what it does not tell contradicts nothing."""
+    first, second = [await shop.create("25.00", (asset, "tron")) for asset in ("TRX", "USDT")]
+    node.mine(call(VAULT, inner=[step(VAULT, to(first), TRX_SUN)]))
+    node.mine(token_payment(USDT, to(second), USDT_UNITS), transfer(to(first), 5))
+    await seen(shop, node, SOLIDIFIED_BEHIND + 3)
+    source = TronSource(TronOptions("tron", CHAIN_ID, (node.url,), requests_per_second=2000.0, limits=LIMITS))
+    try:
+        heights, _ = await heights_to_compare(shop.ctx, "tron", "all")
+        network = shop.ctx.networks["tron"]
+        found = await compare(shop.ctx, network, source, heights, second_look_seconds=0)
+    finally:
+        await source.close()
+    assert (found.problems, found.transfers) == ([], 3)
 
 
 @pytest.mark.parametrize("asset", ["TRX", "USDT"])

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypeVar
 
 import aiohttp
@@ -34,7 +33,7 @@ from tenacity import (
 )
 from yarl import URL
 
-from tallystick.chains.json_rpc import RpcLimits, node_name, retry_after_seconds
+from tallystick.chains.json_rpc import RpcLimits, node_name, pause_asked_for, pause_in
 from tallystick.chains.tron.chains import API_KEY_HEADER
 from tallystick.chains.tron.messages import Refusal
 from tallystick.core.errors import SourceIncomplete, SourceUnavailable
@@ -49,9 +48,7 @@ PAUSE_SECONDS_MAX: Final = 3600
 _MISSING_STATUSES: Final = frozenset({400, 404, 405, 501})
 _LIMIT_STATUSES: Final = frozenset({403, 429, 503})
 _BRIEF_STATUSES: Final = frozenset({500, 502, 504})
-_REFUSAL_BYTES_MAX: Final = 4096
 _FOREIGN_LENGTH_MAX: Final = 200
-_SUSPENDED: Final = re.compile(r"suspended for (\d{1,6})\s*s", re.ASCII | re.IGNORECASE)
 _TOO_OFTEN: Final = re.compile(
     r"rate exceeded|frequency|daily usage|too (?:many|quickly)|suspended for", re.IGNORECASE
 )
@@ -134,7 +131,7 @@ class TronClient:
     def refused(self, path: str, error: str) -> SourceUnavailable:
         """What to raise for the sentence that a node sends in place of an answer, with HTTP status 200."""
         if _TOO_OFTEN.search(error):
-            return self._asked_too_often("HTTP 200", _pause_in(error))
+            return self._asked_too_often("HTTP 200", pause_in(error))
         told = error[: 4 * _FOREIGN_LENGTH_MAX]
         for secret in self._secrets:
             told = told.replace(secret, "[hidden]")
@@ -192,9 +189,7 @@ class TronClient:
         if (
             status in _LIMIT_STATUSES
         ):  # 503 is also what an overloaded node says: then this pause does no harm
-            asked = retry_after_seconds(response.headers.get("Retry-After"), datetime.now(UTC))
-            text = (await response.content.read(_REFUSAL_BYTES_MAX)).decode("utf-8", "replace")
-            return self._asked_too_often(f"HTTP {status}", _pause_in(text) if asked is None else asked)
+            return self._asked_too_often(f"HTTP {status}", await pause_asked_for(response))
         kind = _Brief if status in _BRIEF_STATUSES else SourceUnavailable
         return kind(
             f"The node cannot answer (HTTP {status}).", object_id=self.name, remedy="It is asked again."
@@ -221,9 +216,3 @@ def credentials_of(url: URL) -> dict[str, str]:
     if url.password is None:
         return {API_KEY_HEADER: url.user}
     return {"Authorization": aiohttp.encode_basic_auth(url.user, url.password, encoding="utf-8")}
-
-
-def _pause_in(text: str) -> int | None:
-    """The seconds that a provider's sentence names."""
-    found = _SUSPENDED.search(text)
-    return None if found is None else int(found[1])
