@@ -155,7 +155,7 @@ async def logged_at(connection: Connection, positions: Mapping[str, int]) -> dic
 
 @dataclass(frozen=True, slots=True)
 class StoredBlock:
-    """A block of the best chain with what is stored about it: what it holds, and what it rules out."""
+    """A block of the best chain with what is stored about it: what it holds, what it rules out, and what it spends."""
 
     hash: str
     parent_hash: str
@@ -163,6 +163,7 @@ class StoredBlock:
     counted_time: datetime
     held: tuple[Record, ...]
     ruled_out: tuple[Record, ...]
+    spent: tuple[Record, ...]
 
 
 async def heights(connection: Connection, network: str, *, ours: bool) -> list[int]:
@@ -178,8 +179,15 @@ async def stored_block(connection: Connection, network: str, height: int) -> Sto
         return None
     held = await SQL.held_by.all(connection, network=network, hash=row["hash"])
     ruled_out = await SQL.ruled_out_by.all(connection, network=network, hash=row["hash"])
+    spent = await SQL.spent_by.all(connection, network=network, hash=row["hash"])
     return StoredBlock(
-        row["hash"], row["parent_hash"], row["time"], row["counted_time"], tuple(held), tuple(ruled_out)
+        row["hash"],
+        row["parent_hash"],
+        row["time"],
+        row["counted_time"],
+        tuple(held),
+        tuple(ruled_out),
+        tuple(spent),
     )
 
 

@@ -21,6 +21,7 @@ from tallystick.core.errors import BlockNotFound, SourceError
 from tallystick.core.invoice import DUST_PER_PRICE
 from tallystick.core.network import Network
 from tallystick.db import audit as stored
+from tallystick.db.spends import own_outputs
 from tallystick.db.sql import Record
 from tallystick.services.auditing import Problem, Rule
 from tallystick.services.context import Context
@@ -50,6 +51,11 @@ CHAIN_RULES: Final = (
     Rule(
         "conflict-invented",
         "What is said to have replaced a transfer is in the block, and used up its key.",
+        "whole",
+    ),
+    Rule(
+        "spending-differs",
+        "The outputs of ours that such a block spends are stored as spent by just these transactions.",
         "whole",
     ),
 )
@@ -173,12 +179,14 @@ async def _look(ctx: Context, network: Network, source: Source, height: int) -> 
             connection, network.name, network.family, recipients, known.counted_time + CLOCKS_APART
         )
         ids = sorted({row["invoice_id"] for row in issued.values()})
+        spent = await own_outputs(connection, network.name, block.spends)
         counts = await INTAKE.unasked_counts.all(connection, ids=ids, crumbs_per_price=DUST_PER_PRICE)
     full = {
         (row["invoice_id"], name) for row in counts for name in UNASKED_MAX if row[name] >= UNASKED_MAX[name]
     }
     look.problems += _transfers(network, block, known, issued, full, look)
     look.problems += _conflicts(block, known)
+    look.problems += _spendings(block, known, spent)
     return look
 
 
@@ -231,6 +239,14 @@ def _conflicts(block: Block, known: stored.StoredBlock) -> Iterator[Problem]:
         if row["tx_hash"] not in {block.spends.get(key) for key in row["spend_keys"]}:
             detail = f"said to be ruled out by {row['tx_hash']} in block {known.hash}, which the node does not show"
             yield Problem("conflict-invented", row["id"], detail)
+
+
+def _spendings(block: Block, known: stored.StoredBlock, spent: dict[str, Record]) -> Iterator[Problem]:
+    told = {(row["id"], block.spends[key]) for key, row in spent.items()}
+    kept = {(row["transfer_id"], row["tx_hash"]) for row in known.spent}
+    for transfer_id, tx_hash in sorted(told ^ kept):
+        said = "the node shows that" if (transfer_id, tx_hash) in told else "it is stored only that"
+        yield Problem("spending-differs", transfer_id, f"{said} {tx_hash} spends it in block {known.hash}")
 
 
 def _told(identity: tuple[str, str, int, str, str | None, int]) -> str:

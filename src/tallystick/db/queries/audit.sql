@@ -131,6 +131,10 @@ SELECT t.id, c.tx_hash,
 FROM conflicts AS c JOIN transfers AS t ON t.id = c.transfer_id
 WHERE c.network = :network AND c.block_hash = :hash;
 
+-- name: spent_by
+-- Outputs of ours that a transaction of this block is said to have spent.
+SELECT s.transfer_id, s.tx_hash FROM spendings AS s WHERE s.network = :network AND s.block_hash = :hash;
+
 -- name: issued_before
 -- Which of these recipients were issued before a block's time, and what was asked for there.
 SELECT a.address, a.invoice_id, o.network, o.contract, o.amount_expected,
