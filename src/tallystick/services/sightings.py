@@ -286,8 +286,6 @@ async def _write(
     head_time: datetime | None = None,
 ) -> None:
     """Write the marks. The caller holds the network's lock."""
-    if head_time is not None and network.loose_times:
-        head_time = min(head_time, now.replace(microsecond=0))  # its miner may have dated it ahead
     if plan.new:
         await store.insert_sighted(
             connection,
