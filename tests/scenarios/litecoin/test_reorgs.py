@@ -29,6 +29,9 @@ pytestmark = [
 
 Invoice = dict[str, Any]
 
+depths = pytest.mark.parametrize(("depth", "restart"), [(1, False), (6, True), (13, False)])
+"""How deep the chain changes, and whether our follower starts anew meanwhile."""
+
 REMEMBERED_BLOCKS = 10
 """So many undone blocks' transactions the node puts back into its mempool when it is told to go back."""
 
@@ -41,8 +44,7 @@ async def pay(shop: LiteShop, *, blocks: int) -> tuple[Invoice, Sent]:
     return invoice, sent
 
 
-@pytest.mark.parametrize("restart", [False, True], ids=["", "restart"])
-@pytest.mark.parametrize("depth", [1, 6, 13])
+@depths
 async def test_the_payment_is_mined_again_elsewhere(
     shop: LiteShop, node: Litecoind, depth: int, *, restart: bool
 ) -> None:
@@ -74,8 +76,7 @@ async def test_the_payment_is_mined_again_elsewhere(
     assert payment_of(seen)["on_time"]
 
 
-@pytest.mark.parametrize("restart", [False, True], ids=["", "restart"])
-@pytest.mark.parametrize("depth", [1, 6, 13])
+@depths
 async def test_the_payment_goes_back_to_the_mempool(
     shop: LiteShop, node: Litecoind, depth: int, *, restart: bool
 ) -> None:
@@ -109,8 +110,7 @@ async def test_the_payment_goes_back_to_the_mempool(
     assert (seen["status"], seen["amount_paid"], len(seen["payments"])) == ("paid", "25.00", 1)
 
 
-@pytest.mark.parametrize("restart", [False, True], ids=["", "restart"])
-@pytest.mark.parametrize("depth", [1, 6, 13])
+@depths
 async def test_a_conflicting_spend_is_mined_instead(
     shop: LiteShop, node: Litecoind, depth: int, *, restart: bool
 ) -> None:
