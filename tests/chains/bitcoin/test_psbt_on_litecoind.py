@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from embit.descriptor.checksum import add_checksum
 from embit.finalizer import finalize_psbt
-from embit.networks import NETWORKS
 from embit.psbt import PSBT
 
 from tallystick.chains.bitcoin.addresses import display
@@ -19,10 +17,10 @@ from tallystick.chains.bitcoin.choosing import DUST_RATE, Unspent, dust_limit
 from tallystick.chains.bitcoin.descriptors import read_account_key
 from tallystick.chains.bitcoin.psbt import Built, Payment, build
 from tests.support.lite_shop import LTUB, MTUB, YPUB, ZPUB, account, account_key
+from tests.support.lite_signer import Signer, multisig, private, public
 from tests.support.litecoind import COIN, Litecoind, NodeError, coins_text, litoshi, start_litecoind
 
 FEE_RATE = 2_500
-SIGNER = "signer"
 
 
 @pytest.fixture
@@ -32,44 +30,14 @@ async def node() -> AsyncIterator[Litecoind]:
         yield node
 
 
-def private(purpose: int, number: int = 0) -> str:
-    return str(account(purpose, number).to_base58(version=NETWORKS["regtest"]["xprv"]))
-
-
-def public(purpose: int, number: int = 0) -> str:
-    return str(account(purpose, number).to_public().to_base58())
-
-
-MULTISIG = ",".join(f"{public(48, number)}/<0;1>/*" for number in range(3))
-SECRET_MULTISIG = ",".join(f"{private(48, number)}/%d/*" for number in range(2)) + f",{public(48, 2)}/%d/*"
-
 # As registered, and as the signing wallet has it, by branch.
 WALLETS = {
     "p2wpkh": (account_key(ZPUB), f"wpkh({private(84)}/%d/*)"),
     "p2sh-p2wpkh": (account_key(YPUB), f"sh(wpkh({private(49)}/%d/*))"),
     "p2sh-p2wpkh in Litecoin's form": (account_key(MTUB), f"sh(wpkh({private(49)}/%d/*))"),
     "p2pkh": (account_key(LTUB), f"pkh({private(44)}/%d/*)"),
-    "multisig": (f"wsh(sortedmulti(2,{MULTISIG}))", f"wsh(sortedmulti(2,{SECRET_MULTISIG}))"),
+    "multisig": (multisig(0), multisig(0, secret=True)),
 }
-
-
-async def signer(node: Litecoind, secret: str) -> None:
-    """A second wallet on the node that has the private keys of both branches."""
-    await node.rpc_in(None, "createwallet", SIGNER, False, True)
-    requests = []
-    for branch in (0, 1):
-        text = secret % ((branch,) * secret.count("%d"))
-        text = text.replace(public(48, 2), _test_form(48, 2))
-        internal = branch == 1
-        requests.append(
-            {"desc": add_checksum(text), "timestamp": "now", "range": [0, 9], "internal": internal}
-        )
-    answers = await node.rpc_in(SIGNER, "importmulti", requests)
-    assert all(answer["success"] for answer in answers), answers
-
-
-def _test_form(purpose: int, number: int) -> str:
-    return str(account(purpose, number).to_public().to_base58(version=NETWORKS["regtest"]["xpub"]))
 
 
 async def paid_to(node: Litecoind, key: str, amounts: dict[int, int]) -> list[Unspent]:
@@ -93,27 +61,24 @@ async def paid_to(node: Litecoind, key: str, amounts: dict[int, int]) -> list[Un
 @pytest.mark.parametrize("kind", WALLETS)
 async def test_the_nodes_wallet_signs_and_the_node_mines_it(node: Litecoind, kind: str) -> None:
     key, secret = WALLETS[kind]
-    await signer(node, secret)
+    signer = await Signer.open(node, "signer", secret)
     known = await paid_to(node, key, {0: COIN, 3: 2 * COIN, 8: COIN // 2})
     destination = await node.new_address()
     payment = Payment("litecoin", await node.script_of(destination), 250_000_001, FEE_RATE)
     built = build(read_account_key(key, "litecoin").descriptor, known, payment)
     assert isinstance(built, Built)
-    signed = await node.rpc_in(SIGNER, "walletprocesspsbt", built.text)
-    assert signed["complete"], await node.rpc("analyzepsbt", built.text)
-    decoded = await node.rpc("decodepsbt", signed["psbt"])
-    assert litoshi(decoded["fee"]) == built.choice.fee
-    final = await node.rpc("finalizepsbt", signed["psbt"])
-    (verdict,) = await node.rpc("testmempoolaccept", [final["hex"]])
+    assert litoshi((await signer.decoded(built.text))["fee"]) == built.choice.fee
+    raw = await signer.sign(built.text)
+    (verdict,) = await node.rpc("testmempoolaccept", [raw])
     assert verdict["allowed"], verdict
     least = verdict["vsize"] * FEE_RATE / 1000
     assert least <= built.choice.fee <= least * 1.02 + 3
-    txid = await node.submit(final["hex"])
+    txid = await node.submit(raw)
     await node.mine()
     received = await node.rpc("gettransaction", txid)
     assert received["confirmations"] == 1
-    change = await node.rpc_in(SIGNER, "listunspent")
-    assert [litoshi(one["amount"]) for one in change if one["txid"] == txid] == [built.choice.change]
+    change = [one for one in await signer.unspent() if one["txid"] == txid]
+    assert [litoshi(one["amount"]) for one in change] == [built.choice.change]
 
 
 async def test_the_node_takes_taproot(node: Litecoind) -> None:

@@ -13,15 +13,19 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from tallystick.services.refund_psbts import DEAD, NO_OUTPUTS
+from tallystick.chains.source import Source
+from tallystick.services.refund_psbts import DEAD, FEE_RATE_FRESH, NO_OUTPUTS
+from tallystick.workers.fees import FeeWatch
 from tallystick.workers.refunds import PSBT_EVERY, RefundWatch
+from tests.cli.processes import run
 from tests.support.lite_shop import (
     ASKED,
     LTUB,
+    NETWORK,
     YPUB,
     ZPUB,
     LiteShop,
@@ -29,7 +33,7 @@ from tests.support.lite_shop import (
     address_of,
     open_lite_shop,
 )
-from tests.support.lite_signer import Signer, multisig, private
+from tests.support.lite_signer import Signer, multisig, private, public
 from tests.support.litecoind import Litecoind, coins_text, litoshi, start_litecoind
 
 pytestmark = [
@@ -153,15 +157,22 @@ WALLETS = {
         lambda number: f"pkh({private(44, number)}/%d/*)",
     ),
     "multisig": (multisig, lambda number: multisig(number, secret=True)),
+    "one branch": (
+        lambda number: f"wpkh({public(84, number)}/0/*)",
+        lambda number: f"wpkh({private(84, number)}/%d/*)",
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", WALLETS)
 async def test_signed_sent_and_completed(database_url: str, node: Litecoind, kind: str) -> None:
-    """Everything that an invoice received goes back; the fee comes out of what another one paid."""
+    """Everything that an invoice received goes back; the fee comes out of what another one paid.
+
+    Where the wallet has one branch the change comes back to an invoice's own address: no income, and nobody's case.
+    """
     async with open_till(database_url, node, *WALLETS[kind]) as till:
         invoice = await till.paid()
-        await till.paid()
+        other = await till.paid()
         refund = await till.approved(invoice)
         psbt = psbt_of(refund)
         assert await till.look(refund) == refund
@@ -178,6 +189,7 @@ async def test_signed_sent_and_completed(database_url: str, node: Litecoind, kin
         assert litoshi(received["amount"]) == ASKED
         change = [one for one in await till.signer.unspent() if one["txid"] == txid]
         assert sum(litoshi(one["amount"]) for one in change) == ASKED - litoshi(decoded["fee"])
+        assert (await till.shop.status(other), await till.shop.exceptions()) == ("paid", [])
 
 
 async def test_the_excess_goes_back_out_of_the_payment_itself(database_url: str, node: Litecoind) -> None:
@@ -341,6 +353,43 @@ async def test_paid_by_the_link_the_outputs_are_free_again(database_url: str, no
         assert (await till.look(first))["status"] == "completed"
         assert await till.renew() == 1
         assert await till.spends(psbt_of(await till.look(second))) == await till.spends(psbt_of(first))
+
+
+async def test_the_fee_is_what_the_node_said_lately(database_url: str, node: Litecoind) -> None:
+    """Later it is the configuration's. Planted: an old rate believed."""
+
+    class Estimates:
+        async def fee_rate(self) -> int:
+            return 77_000
+
+    async with open_till(database_url, node) as till:
+        ctx = till.shop.ctx
+        network = ctx.networks[NETWORK]
+        assert network.fee_rate_default == 10_000
+        await FeeWatch(ctx, network, cast("Source", Estimates())).look()
+        virtual_bytes = 141  # at most, of one input and two outputs
+        dear = await till.approved(await till.paid(2 * ASKED), rule="excess")
+        assert dear["payment_request"]["psbt_fee"] == coins_text(virtual_bytes * 77).rstrip("0")
+        till.clock.append(FEE_RATE_FRESH + timedelta(seconds=1))
+        cheap = await till.approved(await till.paid(2 * ASKED), rule="excess")
+        assert cheap["payment_request"]["psbt_fee"] == coins_text(virtual_bytes * 10).rstrip("0")
+
+
+async def test_the_command_line_shows_what_to_sign(database_url: str, node: Litecoind) -> None:
+    values = {"KIND": "bitcoin", "CHAIN": "litecoin-regtest", "RPC": node.url, "CONFIRMATIONS": "3"}
+    settings = {f"TALLYSTICK_NETWORKS__{NETWORK.upper()}__{name}": value for name, value in values.items()}
+    settings["TALLYSTICK_DATABASE_URL"] = database_url
+    async with open_till(database_url, node) as till:
+        one, two = await till.asked(await till.paid()), await till.asked(await till.paid())
+        approved = (await run("refund", "approve", one["id"], **settings)).out
+        shown = await till.look(one)
+        assert psbt_of(shown) in "".join(approved.split())
+        assert f"fee of {shown['payment_request']['psbt_fee']} LTC" in " ".join(approved.split())
+        assert f"litecoin:{one['address']}?amount=0.25" in approved
+        without = (await run("refund", "approve", two["id"], **settings)).out
+        assert f"No PSBT: {NO_OUTPUTS}" in " ".join(without.split())
+        whole = (await run("refund", "show", one["id"], "--json", **settings)).object
+        assert whole["payment_request"] == shown["payment_request"]
 
 
 async def test_dust_is_not_sent(database_url: str, node: Litecoind) -> None:
