@@ -24,7 +24,7 @@ from tests.support.anvil import Anvil, free_port, start_anvil, unique_chain_id
 NO_SKIP = os.environ.get("TALLYSTICK_NO_SKIP", "") not in {"", "0"}
 TEMPLATE = "tallystick_migrated"
 # Their tests share what takes long to start.
-TOGETHER = frozenset({"tests/system/test_checkout_payment.py"})
+TOGETHER = ("tests/system/test_checkout_payment.py", "tests/scenarios/litecoin/")
 _numbers = itertools.count(1)
 
 # How long one example takes says more about the machine's other work than about ours.
@@ -49,7 +49,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def _group_of(nodeid: str) -> str:
     module = nodeid.split("::", 1)[0]
-    return module if module in TOGETHER else nodeid
+    return module if module.startswith(TOGETHER) else nodeid
 
 
 @pytest.hookimpl(wrapper=True)

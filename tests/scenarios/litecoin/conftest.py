@@ -1,8 +1,8 @@
 """A litecoind for all tests of a module, and a shop of its own for each of them.
 
 The node goes on from test to test: its chain only grows, each test has its own database and addresses. What a test
-needs to be true of the chain it makes true itself. Modules: mark them with a group of their own, so that parallel runs
-start one node for each, and with the module's loop, which the node lives on.
+needs to be true of the chain it makes true itself. Parallel runs give a module's tests to one worker
+(`tests.conftest.TOGETHER`). Modules: mark them with the module's loop, which the node lives on.
 """
 
 from __future__ import annotations

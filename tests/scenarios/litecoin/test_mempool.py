@@ -35,7 +35,6 @@ from tests.support.stand import Clock
 
 pytestmark = [
     pytest.mark.chain,
-    pytest.mark.xdist_group("litecoin-mempool"),
     pytest.mark.asyncio(loop_scope="module"),
 ]
 

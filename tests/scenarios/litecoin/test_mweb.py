@@ -17,7 +17,6 @@ from tests.support.litecoind import COIN, Litecoind, coins_text, start_litecoind
 
 pytestmark = [
     pytest.mark.chain,
-    pytest.mark.xdist_group("litecoin-mweb"),
     pytest.mark.asyncio(loop_scope="module"),
 ]
 

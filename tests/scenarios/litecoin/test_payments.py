@@ -31,7 +31,6 @@ from tests.support.litecoind import COIN, Litecoind, Sent, coins_text
 
 pytestmark = [
     pytest.mark.chain,
-    pytest.mark.xdist_group("litecoin-payments"),
     pytest.mark.asyncio(loop_scope="module"),
 ]
 

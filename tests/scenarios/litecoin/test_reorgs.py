@@ -23,7 +23,6 @@ from tests.support.litecoind import Litecoind, Sent
 
 pytestmark = [
     pytest.mark.chain,
-    pytest.mark.xdist_group("litecoin-reorgs"),
     pytest.mark.asyncio(loop_scope="module"),
 ]
 

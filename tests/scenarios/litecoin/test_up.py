@@ -20,7 +20,6 @@ from tests.support.stand import until
 
 pytestmark = [
     pytest.mark.chain,
-    pytest.mark.xdist_group("litecoin-up"),
     pytest.mark.asyncio(loop_scope="module"),
 ]
 

@@ -21,7 +21,6 @@ from tests.support.stand import Clock
 
 pytestmark = [
     pytest.mark.chain,
-    pytest.mark.xdist_group("litecoin-windows"),
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
