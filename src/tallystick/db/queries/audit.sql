@@ -51,7 +51,8 @@ SELECT t.id, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS marker FRO
     UNION SELECT t.invoice_id FROM since, sightings AS s JOIN transfers AS t ON t.id = s.transfer_id WHERE age(s.xmin) <= since.age
     UNION SELECT t.invoice_id FROM since, (
             SELECT transfer_id, network, block_hash, xmin AS written FROM anchors
-            UNION ALL SELECT transfer_id, network, block_hash, xmin FROM conflicts) AS p
+            UNION ALL SELECT transfer_id, network, block_hash, xmin FROM conflicts
+            UNION ALL SELECT transfer_id, network, block_hash, xmin FROM spendings) AS p
         JOIN blocks AS b ON b.network = p.network AND b.hash = p.block_hash JOIN transfers AS t ON t.id = p.transfer_id
         WHERE LEAST(age(p.written), age(b.xmin)) <= since.age
     UNION SELECT t.invoice_id FROM since, refund_anchors AS p
