@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import re
 import tracemalloc
 from collections.abc import Awaitable, Callable
@@ -26,6 +27,7 @@ from tallystick.chains.bitcoin.blocks import RULES, checked_block
 from tallystick.chains.bitcoin.source import BitcoinOptions, BitcoinSource
 from tallystick.chains.bitcoin.transactions import transaction_alone
 from tallystick.chains.json_rpc import RpcLimits
+from tallystick.core.chain import MempoolSnapshot
 from tallystick.core.errors import SourceError, SourceIncomplete
 from tests.fuzz.effort import effort
 from tests.fuzz.mutations import Mutated, mutate
@@ -35,6 +37,7 @@ SEEDS = st.integers(0, 2**48)
 SCRIPT = re.compile(r"([0-9a-f]{2}){1,42}", re.ASCII)
 KEY = re.compile(r"[0-9a-f]{64}:\d{1,10}|coinbase:[0-9a-f]{64}", re.ASCII)
 HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
+BYTES = re.compile(rb"[0-9a-f]+")
 HEIGHT = 3
 EXTENDED_BLOCKS = ("bitcoin", "litecoin")
 
@@ -101,6 +104,22 @@ async def look(source: BitcoinSource) -> Any:
     return await source.mempool(ASKED)
 
 
+class OneDigit(Wire):
+    """The honest node, of which one digit of the bytes that it sends is another."""
+
+    async def post(self, body: bytes) -> bytes:
+        """As `RpcClient.post`."""
+        answer = NODE.reply(body)
+        raws = [found for found in BYTES.finditer(answer) if len(found[0]) > 200]
+        if not raws:
+            return answer
+        chance = random.Random(self._seed)
+        raw = chance.choice(raws)
+        place = chance.randrange(raw.start(), raw.end())
+        digit = (int(chr(answer[place]), 16) + chance.randrange(1, 16)) % 16
+        return answer[:place] + b"%x" % digit + answer[place + 1 :]
+
+
 HONEST_BLOCK = asyncio.run(asked(lambda source: source.block_at(HEIGHT), Wire()))
 HONEST_LOOK = asyncio.run(asked(look, Wire()))
 HONEST_HEAD = asyncio.run(asked(lambda source: source.head(), Wire()))
@@ -121,6 +140,20 @@ def test_a_block_is_the_honest_one_or_none(seed: int, which: int) -> None:
     assert block is None or block == HONEST_BLOCK
 
 
+@given(seed=SEEDS)
+@effort(500)
+def test_a_block_of_which_a_digit_is_another_is_the_honest_one_or_none(seed: int) -> None:
+    """The honest one where it was a digit of a witness, of which nothing is read."""
+    block = asyncio.run(asked(lambda source: source.block_at(HEIGHT), OneDigit(None, seed)))
+    assert block is None or block == HONEST_BLOCK
+
+
+@given(seed=SEEDS)
+@effort(300)
+def test_a_mempool_of_which_a_digit_is_another_shows_nothing_that_is_not_there(seed: int) -> None:
+    check_look(asyncio.run(asked(look, OneDigit(None, seed))))
+
+
 @given(seed=SEEDS, which=st.integers(0, 2))
 @effort(500)
 def test_a_head_is_a_block_of_the_chain_or_none(seed: int, which: int) -> None:
@@ -137,14 +170,17 @@ def test_a_head_is_a_block_of_the_chain_or_none(seed: int, which: int) -> None:
 @effort(700)
 def test_a_mempool_shows_nothing_that_is_not_there(seed: int, which: int) -> None:
     """What is left out is a hint less. What is shown is in a transaction with that id, to the last base unit."""
-    wire = Wire(which, seed)
-    snapshot = asyncio.run(asked(look, wire))
+    check_look(asyncio.run(asked(look, Wire(which, seed))))
+
+
+def check_look(snapshot: MempoolSnapshot | None) -> None:
+    """What must hold of a snapshot that comes out although something about it was wrong."""
     if snapshot is None:
         return
     honest = {(one.tx_hash, one.ordinal): one for one in HONEST_LOOK.transfers}
     for one in snapshot.transfers:
         true = honest[one.tx_hash, one.ordinal]
-        assert (one.to, one.amount, one.spend_keys) == (true.to, true.amount, true.spend_keys), wire.mutated
+        assert (one.to, one.amount, one.spend_keys) == (true.to, true.amount, true.spend_keys)
         assert SCRIPT.fullmatch(one.to)
     for key, tx_hash in snapshot.spends.items():
         assert HONEST_LOOK.spends[key] == tx_hash
