@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import bdkpython as bdk
 import pytest
-import wallycore
 from bip32.base58 import b58encode_check
 from embit import bech32
 from hypothesis import given
@@ -106,14 +106,20 @@ def test_what_is_shown_is_read_again(script: str, chain: str) -> None:
     assert len(shown) < 80
 
 
-@given(SCRIPTS)
-def test_bitcoins_addresses_are_those_of_another_library(script: str) -> None:
-    shown = display(script, "bitcoin")
-    if shown.startswith("bc1"):
-        assert bytes(wallycore.addr_segwit_to_bytes(shown, "bc", 0)).hex() == script
-    else:
-        found = wallycore.address_to_scriptpubkey(shown, wallycore.WALLY_NETWORK_BITCOIN_MAINNET)
-        assert bytes(found).hex() == script
+OTHER_LIBRARYS = {
+    "bitcoin": bdk.Network.BITCOIN,
+    "bitcoin-signet": bdk.Network.SIGNET,
+    "bitcoin-testnet4": bdk.Network.TESTNET4,
+    "bitcoin-regtest": bdk.Network.REGTEST,
+}
+
+
+@given(SCRIPTS, st.sampled_from(sorted(OTHER_LIBRARYS)))
+def test_bitcoins_addresses_are_those_of_another_library(script: str, chain: str) -> None:
+    shown = display(script, chain)
+    read = bdk.Address(shown, OTHER_LIBRARYS[chain])
+    assert bytes(read.script_pubkey().to_bytes()).hex() == script
+    assert str(read) == shown
 
 
 @given(SCRIPTS, CHAIN_NAMES, CHAIN_NAMES)
