@@ -38,7 +38,6 @@ from tests.support.litecoind import Litecoind, coins_text, litoshi, start_liteco
 
 pytestmark = [
     pytest.mark.chain,
-    pytest.mark.xdist_group("litecoin-refund-psbts"),
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
@@ -322,6 +321,25 @@ async def test_spent_elsewhere_in_a_block_that_went_it_is_the_same_psbt_again(
         assert await till.renew() == 0
         assert (await till.look(refund))["payment_request"] == refund["payment_request"]
         await node.restart(forget_mempool=True)
+
+
+async def test_an_output_whose_block_went_is_waited_for(database_url: str, node: Litecoind) -> None:
+    """It can be mined again, and with it the first PSBT. Planted: shown meanwhile; another chosen."""
+    async with open_till(database_url, node) as till:
+        invoice = await till.paid()
+        await till.shop.mine(3)
+        await till.paid()
+        refund = await till.approved(invoice)
+        await till.shop.mine(2)
+        await till.paid(3 * ASKED)
+        await node.reorg(8)
+        await till.shop.follow()
+        assert problem_of(await till.look(refund)) == DEAD
+        await node.mine_only()
+        await till.shop.follow()
+        assert await till.renew() == 0
+        await till.shop.mine()
+        assert (await till.look(refund))["payment_request"] == refund["payment_request"]
 
 
 async def test_a_refund_whose_block_went_keeps_its_outputs(database_url: str, node: Litecoind) -> None:
