@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from tallystick.chains.simulated.chain import SimulatedChain
+from tallystick.chains.simulated.chain import SimulatedBlock, SimulatedChain
 from tallystick.chains.simulated.nodes import NodeFault, SimulatedNode, inflate, leave_out
 from tallystick.chains.simulated.transactions import address_of, failed, instead_of
+from tallystick.simulation.output_actions import made_by_miner, rival_of, waits_to_mature
 from tallystick.simulation.world import Place, World
 
 FORK_COMMON_MAX = 4
+LONG_RUN = 101
+"""Blocks after which what the first of them made can be spent."""
+_LOOSE_DRIFTS = (0, 0, 0, 0, -7, 3, -900, -4000, 600, 3600, 7200)
 
 _QUIET_FAULTS = (
     NodeFault.TIMEOUT,
@@ -42,17 +46,29 @@ def any_place(world: World) -> Place:
     return world.chance.pick(list(world.places.values()))
 
 
-def next_time(world: World, parent: datetime) -> datetime:
-    """The time that a miner writes into a block on a parent: now, give or take, but never before the parent's."""
-    drift = world.chance.pick((0, 0, 0, -7, 3))
+def next_time(world: World, place: Place, parent: SimulatedBlock | None = None) -> datetime:
+    """The time that a miner writes into a block on a parent (None: on the head): now, give or take.
+
+    Never before the parent's; where times are loose, up to two hours ahead, or back as far as the chain allows.
+    """
+    below = place.chain.head if parent is None else parent
+    if place.network.loose_times:
+        drift = world.chance.pick(_LOOSE_DRIFTS)
+        earliest = place.chain.earliest(below.hash)
+    else:
+        drift = world.chance.pick((0, 0, 0, -7, 3))
+        earliest = below.header.time + timedelta(seconds=1)
     now = (world.clock.true + timedelta(seconds=drift)).replace(microsecond=0)
-    return max(parent + timedelta(seconds=1), now)
+    return max(earliest, now)
 
 
 async def mine(world: World) -> str:
     """A block or a few, with some of what waits."""
     place, chance = any_place(world), world.chance
     blocks = chance.weighted([(1, 12), (2, 4), (3, 2), (9, 1)])
+    loose = place.network.loose_times
+    if loose and waits_to_mature(place) and chance.one_in(8):
+        blocks = LONG_RUN
     held = 0
     for _ in range(blocks):
         waiting = list(place.chain.mempool)
@@ -61,8 +77,9 @@ async def mine(world: World) -> str:
         elif chance.one_in(8):
             waiting = chance.shuffled(waiting)
         held += len(waiting)
-        place.chain.mine(next_time(world, place.chain.head.header.time), waiting, salt=chance.below(1 << 30))
-        world.clock.advance(1000 * place.interval_seconds)
+        made = made_by_miner(world, place, place.chain.head) if blocks != LONG_RUN else []
+        place.chain.mine(next_time(world, place), waiting, salt=chance.below(1 << 30), made=made)
+        world.clock.advance(1000 * (place.interval_seconds if blocks != LONG_RUN else 1))
     return f"{place.network.name} {place.chain.height} {place.chain.head.hash[:12]} +{blocks} with {held}"
 
 
@@ -80,9 +97,11 @@ def fork(world: World, place: Place, depth: int, length: int) -> None:
     ]
     gone = [one.hash for one in lost if chance.one_in(8)]
     for one in lost:
-        if one.hash in gone or not chance.one_in(6):
+        if one.hash in gone or one.is_made or not chance.one_in(6):
             continue
-        if chance.one_in(2):  # the sender sends something else instead, which only the new branch holds
+        if one.spends:
+            other = rival_of(world, place, one)
+        elif chance.one_in(2):  # the sender sends something else instead, which only the new branch holds
             other = instead_of(one, address_of("elsewhere"), 1, salt=chance.below(1 << 30))
         else:
             other = failed(one)
@@ -95,8 +114,9 @@ def fork(world: World, place: Place, depth: int, length: int) -> None:
     for left in range(length, 0, -1):
         chosen = wanted if left == 1 and not chance.one_in(4) else chance.sample(wanted)
         minable = chain.minable(chosen, parent=top.hash)
-        time = max(top.header.time + timedelta(seconds=1), next_time(world, top.header.time))
-        top = chain.mine(time, minable, parent=top.hash, salt=chance.below(1 << 30))
+        time = next_time(world, place, top)
+        made = made_by_miner(world, place, top)
+        top = chain.mine(time, minable, parent=top.hash, salt=chance.below(1 << 30), made=made)
         wanted = [tx_hash for tx_hash in wanted if tx_hash not in minable]
     chain.adopt(top.hash, lose=gone)
 
@@ -128,7 +148,10 @@ async def mempool_changes(world: World) -> str:
     if chance.one_in(2):
         place.chain.drop(one.hash)
         return f"{place.network.name} dropped {one.hash[:12]}"
-    other = instead_of(one, address_of("elsewhere"), 1, salt=chance.below(1 << 30))
+    if one.spends:
+        other = rival_of(world, place, one)
+    else:
+        other = instead_of(one, address_of("elsewhere"), 1, salt=chance.below(1 << 30))
     place.chain.submit(other)
     return f"{place.network.name} replaced {one.hash[:12]} by {other.hash[:12]}"
 

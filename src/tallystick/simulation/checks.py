@@ -19,6 +19,7 @@ from tallystick.core.webhook import RETRY_DELAYS
 from tallystick.db.sql import Connection, Record, load
 from tallystick.services.auditing import Problem
 from tallystick.services.credit_keys import PLACES
+from tallystick.simulation.output_checks import output_problems
 from tallystick.simulation.world import Place, World
 
 SQL: Final = load("simulation")
@@ -30,6 +31,12 @@ RULES: Final[dict[str, str]] = {
     "forged-block": "No block is processed that one node made up while another node was well.",
     "conflict-absent": "What cannot come any more, its spend key being used otherwise, is said to be replaced.",
     "sighting-absent": "Nothing counts as sighted that waits in no mempool.",
+    "spending-untrue": "Which of our outputs are spent, where and by what, is what the processed blocks say.",
+    "internal-untrue": "What spends outputs of the merchant that it pays is no income, and anything else is.",
+    "immature-final": "Nothing that a miner made counts as confirmed before it can be spent.",
+    "risk-taken": "What its sender can replace counts at sight only where a rule accepts that.",
+    "sight-limit": "Where no rule names an amount, nothing above a network's limit counts at sight.",
+    "time-ahead": "No block, whatever its miner wrote, makes a network read further than our clock ever showed.",
     "network-caught-up": "Once nodes are well again, every network is read to its head.",
     "workers-come-to-rest": "Workers that have nothing to do do nothing.",
     "worker-failed": "No worker ends with an error that nobody injected.",
@@ -73,6 +80,7 @@ async def passing_problems(world: World) -> list[Problem]:
             *await _blocks(world, connection),
             *await _calls(world, connection),
             *await _deliveries(world, connection),
+            *(await output_problems(world, connection) if world.has_outputs else []),
         ]
 
 
@@ -110,9 +118,10 @@ async def truth_problems(world: World) -> list[Problem]:
 async def _blocks(world: World, connection: Connection) -> list[Problem]:
     """What stands in the blocks that count as processed is what these blocks hold. Forged blocks hold no truth."""
     problems: list[Problem] = []
-    addresses = {row["address"] for row in await SQL.issued_addresses.all(connection)}
+    issued = await SQL.issued_addresses.all(connection)
     for place in world.places.values():
         name = place.network.name
+        addresses = {row["address"] for row in issued if row["family"] == place.network.family}
         known = place.chain.blocks
         hashes = [row["hash"] for row in await SQL.best_chain.all(connection, network=name)]
         blocks = [place.chain.block(one) for one in hashes if one in known]
@@ -168,7 +177,12 @@ def _unplaced(world: World, rows: list[Record]) -> list[Problem]:
     """What became of transfers that stand nowhere, now that nothing waits any more."""
     problems: list[Problem] = []
     used = {
-        name: {one.spend_key: one.hash for block in place.chain.branch() for one in block.transactions}
+        name: {
+            key: one.hash
+            for block in place.chain.branch()
+            for one in block.transactions
+            for key in one.spend_keys
+        }
         for name, place in world.places.items()
     }
     final = (PaymentStatus.REPLACED, PaymentStatus.FAILED)
@@ -176,7 +190,8 @@ def _unplaced(world: World, rows: list[Record]) -> list[Problem]:
         if row["sighted"] and row["tx_hash"] not in world.places[row["network"]].chain.mempool:
             problems.append(Problem("sighting-absent", row["id"], f"{row['tx_hash']} waits in no mempool"))
         keys = used[row["network"]]
-        by = next((keys[key] for key in row["spend_keys"] if key in keys), None)
+        one = world.places[row["network"]].chain.known.get(row["tx_hash"])
+        by = None if one is None else next((keys[key] for key in one.spend_keys if key in keys), None)
         untold = by == row["tx_hash"] and row["channel"] == Channel.TRACE  # a node need not tell of it
         if by is not None and not untold and row["status"] not in final:
             detail = f"{row['status']}, and {by} used what it needs"

@@ -19,11 +19,13 @@ class WorldClock:
     def __init__(self) -> None:
         self._elapsed_ms = 0
         self.error_seconds = 0
+        self.latest = START
 
     def restart(self) -> None:
         """Begin anew, without an error."""
         self._elapsed_ms = 0
         self.error_seconds = 0
+        self.latest = START
 
     def advance(self, milliseconds: int) -> None:
         """Let time pass."""
@@ -37,8 +39,10 @@ class WorldClock:
         return START + timedelta(milliseconds=self._elapsed_ms)
 
     def now(self) -> datetime:
-        """What our machine's clock shows."""
-        return self.true + timedelta(seconds=self.error_seconds)
+        """What our machine's clock shows. `latest` is the latest that it ever showed to anybody."""
+        shown = self.true + timedelta(seconds=self.error_seconds)
+        self.latest = max(self.latest, shown)
+        return shown
 
     def monotonic(self) -> float:
         """Seconds since the start, for pauses."""

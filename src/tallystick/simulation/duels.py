@@ -258,7 +258,7 @@ def _work(world: World) -> tuple[str, Piece]:
     kind = chance.pick(("a block", "a block", "a block", "the standby", "windows", "quotes", "refunds"))
     if kind in ("a block", "the standby"):
         waiting = list(place.chain.mempool)
-        time = next_time(world, place.chain.head.header.time)
+        time = next_time(world, place)
         place.chain.mine(time, waiting, salt=chance.below(1 << 30))
     follower = place.standby if kind == "the standby" else place.follower
 

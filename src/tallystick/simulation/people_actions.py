@@ -20,6 +20,7 @@ from tallystick.chains.simulated.transactions import (
     token,
 )
 from tallystick.core.money import Asset
+from tallystick.simulation import output_actions
 from tallystick.simulation.world import Ask, Place, World
 
 RECENT = 12
@@ -66,6 +67,8 @@ def _amount(world: World, asked: int) -> tuple[int, str]:
 
 def transfer(world: World, place: Place, asset: Asset, to: str, amount: int, sender: str) -> Transaction:
     """A plain transfer of an asset."""
+    if place.network.shows_risks:
+        return output_actions.payment(world, place, [(to, amount)], sender)
     nonce = world.nonce(place, sender)
     if asset.contract is None:
         return native(sender, nonce, to, amount)
@@ -92,6 +95,8 @@ async def pay_wrongly(world: World) -> str:
     if ask is None:
         return "nothing is asked"
     chance, sender = world.chance, _customer(world)
+    if world.places[ask.asset.network].network.shows_risks:
+        return await output_actions.pay_wrongly(world, ask, sender)
     home = world.places[ask.asset.network]
     kind = chance.weighted(
         [
@@ -107,7 +112,8 @@ async def pay_wrongly(world: World) -> str:
             ("failing", 2),
         ]
     )
-    place = chance.pick(list(world.places.values())) if kind == "another network" else home
+    accounts = [one for one in world.places.values() if not one.network.shows_risks]
+    place = chance.pick(accounts) if kind == "another network" else home
     nonce = world.nonce(place, sender)
     contract = next((one.contract for one in home.network.tokens if one.contract is not None), "")
     match kind:
@@ -124,6 +130,8 @@ async def pay_wrongly(world: World) -> str:
             sent = batch(sender, nonce, payees, contract=ask.asset.contract or contract)
         case "for two invoices":
             other = some_ask(world) or ask
+            if world.places[other.asset.network].network.shows_risks:
+                other = ask  # nobody can pay there from here
             payees = [(ask.address, ask.amount), (other.address, other.amount)]
             sent = batch(sender, nonce, payees, contract=contract, first_ordinal=chance.below(3))
         case "a token with a fee":

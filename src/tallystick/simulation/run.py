@@ -24,6 +24,7 @@ from tallystick.simulation import (
     chain_actions,
     delivery_actions,
     duels,
+    output_actions,
     people_actions,
     prying,
     shop_actions,
@@ -85,6 +86,13 @@ _ALWAYS: Final[tuple[tuple[Action, int], ...]] = (
     (shop_actions.repeat_unanswered, 3),
     (duels.duel, 8),
 )
+_WITH_OUTPUTS: Final[tuple[tuple[Action, int], ...]] = (
+    (output_actions.move_coins, 6),
+    (output_actions.node_restarts, 1),
+    (shop_actions.change_rules, 3),
+)
+"""What happens besides where a network is one of outputs."""
+
 _WITH: Final[dict[Fault, tuple[tuple[Action, int], ...]]] = {
     Fault.CRASHES: ((work_actions.kill, 2),),
     Fault.CUTS: (),
@@ -141,7 +149,7 @@ class Simulator:
         for fault in Fault:
             if fault in options.faults:
                 actions.extend(_WITH[fault])
-        self._actions = tuple(actions)
+        self._usual = self._actions = tuple(actions)
         self._breaks = tuple(
             kind
             for fault, kinds in (
@@ -164,6 +172,7 @@ class Simulator:
 
         with listening(world):
             await world.begin(seed, self._options.networks)
+            self._actions = self._usual + (_WITH_OUTPUTS if world.has_outputs else ())
             marker = None
             for step in range(1, self._options.steps + 1):
                 name, words = await self._step()

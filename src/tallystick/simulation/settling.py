@@ -68,7 +68,7 @@ def _mine(world: World, place: Place, blocks: int) -> None:
     """Blocks, of which the first two hold all that waits."""
     for number in range(blocks):
         waiting = None if number < 2 else ()
-        time = next_time(world, place.chain.head.header.time)
+        time = next_time(world, place)
         place.chain.mine(time, waiting, salt=world.chance.below(1 << 30))
         world.clock.advance(1000)
 
@@ -96,7 +96,11 @@ async def _work_it_off(world: World) -> None:
             await work_actions.expire(world),
             await work_actions.requote(world),
             await work_actions.watch_refunds(world),
-            *[str(await place.checker.batch()) for place in world.places.values()],
+            *[
+                str(await place.checker.batch())
+                for place in world.places.values()
+                if place.checker is not None
+            ],
         ]
         if not any(int(count) for count in done):
             return

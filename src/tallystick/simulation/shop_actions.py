@@ -9,9 +9,11 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
+from tallystick.chains.families import FAMILIES
 from tallystick.chains.simulated.transactions import address_of
 from tallystick.core.money import parse_units
 from tallystick.simulation.calls import Response
+from tallystick.simulation.output_actions import refund_payment, typed
 from tallystick.simulation.people_actions import transfer
 from tallystick.simulation.world import Ask, Shop, World
 
@@ -25,6 +27,9 @@ _DONE_WITH = {
 
 _NEXT = {"requested": "approve", "awaiting_signature": "send"}
 """What is mostly done next about a refund."""
+
+EVERYTHING = "all"
+"""The rule that names no amount."""
 
 _AMOUNTS = ("0.01", "1.00", "9.99", "25.00", "99.95", "1200.00")
 _WINDOWS = (60, 300, 900, 900, 3600)
@@ -47,7 +52,8 @@ def note_invoice(world: World, shop: Shop, invoice: dict[str, Any]) -> None:
         if asset is None:
             continue
         amount = parse_units(option["amount_expected"], asset.decimals)
-        shop.asks.append(Ask(shop, invoice["id"], option["id"], asset, option["address"].lower(), amount))
+        address = FAMILIES[network.family].normalize(option["address"], network)
+        shop.asks.append(Ask(shop, invoice["id"], option["id"], asset, address, amount))
 
 
 async def create_invoice(world: World) -> str:
@@ -169,7 +175,7 @@ async def resolve_exception(world: World) -> str:
     if action == "credit":
         body["value"] = chance.pick(("0.50", "10.00"))
     if action == "refund" and chance.one_in(2):
-        body["refund"] = {"address": address_of(f"customer {chance.below(6)}")}
+        body["refund"] = {"address": _customers_address(world, case["invoice_id"])}
     if action == "attach":
         body["invoice_id"] = chance.pick(shop.invoices) if shop.invoices else case["invoice_id"]
 
@@ -177,6 +183,14 @@ async def resolve_exception(world: World) -> str:
         shop, f"/v1/exceptions/{case['id']}/resolve", body, then=lambda answer: _learn_links(world, answer)
     )
     return f"{case['id']} {case['kind']} {action} {response.word}"
+
+
+def _customers_address(world: World, invoice_id: str | None) -> str:
+    """Where a customer wants something back: as people write it on the network that the invoice asked for first."""
+    label = f"customer {world.chance.below(6)}"
+    asks = [ask for shop in world.shops for ask in shop.asks if ask.invoice_id == invoice_id]
+    network = world.networks[asks[0].asset.network] if asks else None
+    return address_of(label) if network is None or not network.shows_risks else typed(network, label)
 
 
 async def ask_refund(world: World) -> str:
@@ -191,7 +205,7 @@ async def ask_refund(world: World) -> str:
     else:
         body["rule"] = chance.pick(("received", "received", "excess", "fiat_value"))
     if not chance.one_in(3):
-        body["address"] = address_of(f"customer {chance.below(6)}")
+        body["address"] = _customers_address(world, invoice_id)
     response = await world.post(shop, "/v1/refunds", body, then=lambda answer: _learn_links(world, answer))
     return f"{invoice_id} {response.word}"
 
@@ -226,7 +240,8 @@ async def move_refund(world: World) -> str:
         what = _NEXT.get(refund["status"], what)
     if what == "send":
         return await _send_refund(world, shop, refund)
-    body: dict[str, Any] = {"tx_hash": "0x" + "ab" * 32} if what == "broadcast" else {"note": "seen"}
+    tx_hash = "ab" * 32 if world.networks[refund["network"]].shows_risks else "0x" + "ab" * 32
+    body: dict[str, Any] = {"tx_hash": tx_hash} if what == "broadcast" else {"note": "seen"}
     response = await world.post(shop, f"/v1/refunds/{refund['id']}/{what}", body)
     return f"{refund['id']} {refund['status']} {what} {response.word}"
 
@@ -245,7 +260,11 @@ async def _send_refund(world: World, shop: Shop, refund: dict[str, Any]) -> str:
     if kind == "less":
         amount = max(1, amount - 1)
     for _ in range(2 if kind == "twice" else 1):
-        sent = transfer(world, place, asset, refund["address"].lower(), amount, shop.purse)
+        to = FAMILIES[place.network.family].normalize(refund["address"], place.network)
+        if place.network.shows_risks:
+            sent = refund_payment(world, place, shop, [(to, amount)])
+        else:
+            sent = transfer(world, place, asset, to, amount, shop.purse)
         place.chain.submit(sent)
     return f"{refund['id']} {refund['status']} sent {kind}"
 
@@ -266,7 +285,12 @@ async def change_rules(world: World) -> str:
         )
     if chance.one_in(2):
         require = {"finality": "depth", "confirmations": chance.between(2, 8)}
-        rules.append({"name": "all", "match": {}, "require": require})
+        rules.append({"name": EVERYTHING, "match": {}, "require": require})
+    if world.has_outputs:
+        for rule in rules:
+            rule["zero_conf"] = chance.one_in(2)  # without a limit of its own: the network's
+            if rule["zero_conf"]:
+                rule["zero_conf_accepts"] = chance.sample(["replaceable", "unconfirmed_parent"])
     response = await world.ask(shop, "PUT", "/v1/confirmation_policies", {"rules": rules})
     return f"{shop.id[-4:]} {len(rules)} rules {response.word}"
 

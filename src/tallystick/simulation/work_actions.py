@@ -14,6 +14,7 @@ from tallystick.db.networks import SQL as NETWORKS
 from tallystick.services.claiming import confirm_address
 from tallystick.services.networks import resume
 from tallystick.simulation.chain_actions import any_place
+from tallystick.simulation.output_actions import typed
 from tallystick.simulation.world import Place, World
 from tallystick.workers.follow import Follower
 
@@ -84,7 +85,8 @@ async def watch_refunds(world: World) -> str:
 
 async def check_balances(world: World) -> str:
     """Addresses whose windows ended are looked at."""
-    return str(await any_place(world).checker.batch())
+    checker = any_place(world).checker
+    return "nothing to look at" if checker is None else str(await checker.batch())
 
 
 async def tidy(world: World) -> str:
@@ -97,7 +99,8 @@ async def claim_address(world: World) -> str:
     if not world.claim_links:
         return "no link"
     refund_id, token = world.chance.pick(world.claim_links)
-    address = world.chance.pick(("0x" + "7e" * 20, "0x" + "00" * 20, "nonsense"))
+    ours = [typed(one, "customer 1") for one in world.networks.values() if one.shows_risks]
+    address = world.chance.pick((*ours, "0x" + "7e" * 20, "0x" + "00" * 20, "nonsense"))
     try:
         async with world.database.transaction() as connection:
             await confirm_address(connection, world.ctx, refund_id, token, address)

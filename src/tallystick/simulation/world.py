@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from fractions import Fraction
+from functools import cache
 from typing import Any, Final
 
 import msgspec
@@ -69,13 +70,21 @@ power cut."""
 _FOLLOWING: Final = FollowerOptions(batch_blocks=8, start_height=0)
 
 
-def _account_key(number: int) -> str:
+_KEY_PATHS: Final = {"evm": "m/44'/60'/0'", "bitcoin": "m/84'/0'/0'", "litecoin": "m/84'/2'/0'"}
+_OUTPUT_CHAINS: Final = {
+    "bitcoin": ("bitcoin-regtest", "bitcoin-signet", "bitcoin-testnet4", "bitcoin"),
+    "litecoin": ("litecoin-regtest", "litecoin-testnet", "litecoin", "litecoin-regtest"),
+}
+_OUTPUT_COINS: Final = {"bitcoin": ("BTC", 1_000_000, 20_000), "litecoin": ("LTC", 100_000_000, 10_000)}
+"""The coin of a family, what may count at sight at most, and what a payment costs while nobody knows better."""
+
+
+@cache
+def account_key(family: str, number: int) -> str:
     """The account public key of a shop: any will do, as long as it is always the same."""
     key = BIP32.from_seed(b"a simulated shop's wallet, number %d" % number)
-    return str(key.get_xpub_from_path("m/44'/60'/0'"))
-
-
-ACCOUNT_KEYS: Final = tuple(_account_key(number) for number in range(SHOPS))
+    xpub = str(key.get_xpub_from_path(_KEY_PATHS[family]))
+    return xpub if family == "evm" else f"wpkh({xpub}/<0;1>/*)"
 
 
 @dataclass(slots=True)
@@ -124,7 +133,7 @@ class Place:
     interval_seconds: int
     follower: Follower
     standby: Follower
-    checker: BalanceChecker
+    checker: BalanceChecker | None  # None: outputs have no balance that a node could tell
     failures: int = 0
 
 
@@ -153,6 +162,7 @@ class World:
         self.breaker = breaker
         self.clock = WorldClock()
         self.chance = Chance(0)
+        self.kinds = Chance(0, "kinds")
         self.ids = Chance(0, "ids")
         self.mailroom = Mailroom(self.clock)
         self.mailroom.foreign = self._foreign
@@ -201,6 +211,7 @@ class World:
         self.calls = self.restarts = 0
         self.rates.silent = False
         self.rates.prices = {"ETH": 250_000, "DUSD": 100, "EURX": 117}
+        self.kinds = Chance(seed, "kinds")
         count = network_count or self.chance.between(1, 3)
         self.places = {name: self._place(name, number) for number, name in enumerate(_NAMES[:count], 1)}
         self.networks.clear()
@@ -209,12 +220,21 @@ class World:
             await sync_networks(connection, self.networks)
             for number in range(SHOPS):
                 merchant_id, key = await create_merchant(connection, self.ctx, f"Shop {number}")
-                new = NewWallet("evm", ACCOUNT_KEYS[number], "main")
-                await register_wallet(connection, self.ctx, merchant_id, new)
+                for family in dict.fromkeys(["evm", *(one.family for one in self.networks.values())]):
+                    new = NewWallet(family, account_key(family, number), "main")
+                    await register_wallet(connection, self.ctx, merchant_id, new)
                 self.shops.append(Shop(merchant_id, key, address_of(f"purse {number}")))
         self.restart()
 
+    @property
+    def has_outputs(self) -> bool:
+        """Whether any network is one of outputs: what happens on such only is drawn where there is one."""
+        return any(network.shows_risks for network in self.networks.values())
+
     def _place(self, name: str, number: int) -> Place:
+        """A network. About one in three is of outputs, which a stream of its own says."""
+        if self.kinds.one_in(3):
+            return self._output_place(name, number, self.kinds.pick(("bitcoin", "litecoin")))
         chance = self.chance
         tokens = (
             Asset(name, "DUSD", 6, address_of(f"dusd {number}")),
@@ -238,15 +258,38 @@ class World:
         interval = chance.pick((2, 5, 12))
         return Place(network, chain, nodes[:NODES], nodes[NODES:], interval, *self._workers(network, nodes))
 
+    def _output_place(self, name: str, number: int, family: str) -> Place:
+        chance = self.chance
+        symbol, limit, fee_rate = _OUTPUT_COINS[family]
+        self.rates.prices |= {"BTC": 6_000_000} if symbol == "BTC" else {"LTC": 8_000}
+        network = Network(
+            name=name,
+            family=family,
+            chain=_OUTPUT_CHAINS[family][number - 1],
+            native=Asset(name, symbol, 8),
+            requirement=Requirement(Finality.DEPTH, chance.between(1, 5)),
+            safety_depth=chance.between(8, 16),
+            finality_tags=False,
+            loose_times=True,
+            zero_conf_limit=limit,
+            fee_rate_default=fee_rate,
+            has_accounts=False,
+        )
+        chain = SimulatedChain(name, network.chain, self.clock.true, loose_times=True)
+        nodes = [SimulatedNode(f"{name}-{place}", chain) for place in range(NODES)]
+        return Place(network, chain, nodes, [], chance.pick((5, 30, 150)), *self._workers(network, nodes))
+
     def _workers(
         self, network: Network, nodes: list[SimulatedNode]
-    ) -> tuple[Follower, Follower, BalanceChecker]:
+    ) -> tuple[Follower, Follower, BalanceChecker | None]:
         """What a process keeps in memory for a network: its follower, a standby, its looks at balances."""
         main, side = nodes[:NODES], nodes[NODES:]
         return (
             Follower(self.ctx, network, SimulatedSource(network, main), _FOLLOWING),
             Follower(self.ctx, network, SimulatedSource(network, main[::-1]), _FOLLOWING),
-            BalanceChecker(self.ctx, network, SimulatedSource(network, side)),
+            BalanceChecker(self.ctx, network, SimulatedSource(network, side))
+            if network.has_accounts
+            else None,
         )
 
     def restart(self) -> None:
@@ -257,7 +300,7 @@ class World:
             made = self._workers(place.network, place.nodes + place.side_nodes)
             place.follower, place.standby, place.checker = made
             place.failures = 0
-        checkers = {name: place.checker for name, place in self.places.items()}
+        checkers = {name: place.checker for name, place in self.places.items() if place.checker is not None}
         self.expirer = Expirer(ctx, checkers)
         self.requoter = Requoter(ctx)
         self.refund_watch = RefundWatch(ctx)

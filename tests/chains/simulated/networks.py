@@ -25,3 +25,17 @@ def simulated_network(name: str, chain: str, *, finality_tags: bool = True) -> N
         requirement=Requirement(Finality.DEPTH, 3),
         finality_tags=finality_tags,
     )
+
+
+def output_network(name: str) -> Network:
+    """A network of family bitcoin, whose miners may date blocks ahead; three confirmations are enough."""
+    return Network(
+        name=name,
+        family="bitcoin",
+        chain="bitcoin-regtest",
+        native=Asset(name, "BTC", 8),
+        requirement=Requirement(Finality.DEPTH, 3),
+        finality_tags=False,
+        loose_times=True,
+        has_accounts=False,
+    )

@@ -2,10 +2,12 @@
 
 For: the simulation and tests, which mine, fork and pay here and look at it through `nodes`.
 Holds true: a block is a value that never changes and commits to its parent and to everything it holds, so equal hashes
-mean equal histories. Along every branch the parents link, time never goes back, and each spend key is used at most
-once. The same calls give the same hashes on every machine.
+mean equal histories. Along every branch the parents link, time never goes back (with `loose_times`: is later than the
+median of the 11 blocks before, as Bitcoin asks), each spend key is used at most once, and no transaction spends an
+output of one that is known here and stands neither below it nor before it. The same calls give the same hashes on
+every machine.
 Must not: read a clock, draw chance, wait, or know about invoices. Addresses are text in normal form; what senders own
-is not asked: they can always pay.
+is not asked: they can always pay, and an output of a transaction that nobody ever submitted is there to be spent.
 
 Cost: blocks are shared and never copied. The best branch is indexed by height, so that asking for any block of it
 takes constant time; asking on another branch takes time in its length since it left the best one.
@@ -14,16 +16,22 @@ takes constant time; asking on another branch takes time in its length since it 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Final
 
-from tallystick.core.chain import BlockHeader, Channel
+from tallystick.core.chain import BlockHeader, Channel, Trait, outpoint_of
 
 NO_PARENT: Final = "0x" + "00" * 32
 """What the first block names as its parent."""
+
+MADE: Final = frozenset({Trait.COINBASE, Trait.PEGOUT})
+"""Traits of what miners put into their blocks themselves."""
+
+MEDIAN_BLOCKS: Final = 11
+"""So many blocks a loosely dated one is compared with: BIP113's median time past."""
 
 Reward = tuple[str, int]
 """Native coin that a block brings to an address without any transaction: a block's reward, a staking withdrawal."""
@@ -55,7 +63,9 @@ class Transaction:
     """A signed transaction and what it does where it is mined.
 
     `promises` is what its text says it will do, which is all that a mempool can show; None: what is plain in its text
-    is what it does. `succeeds` off: it uses up its spend key and moves nothing.
+    is what it does. `succeeds` off: it uses up its spend key and moves nothing. `spends` are the outputs that it uses
+    up, as "<transaction>:<index>"; empty for an account's, which uses up its number. `traits`: REPLACEABLE if it
+    signals so; COINBASE or PEGOUT if only a block's miner can make it, so that it never waits outside one.
     """
 
     hash: str
@@ -64,11 +74,23 @@ class Transaction:
     moves: tuple[Move, ...]
     succeeds: bool = True
     promises: tuple[Move, ...] | None = None
+    spends: tuple[str, ...] = ()
+    traits: frozenset[Trait] = frozenset()
+
+    @property
+    def spend_keys(self) -> tuple[str, ...]:
+        """What it uses up: a transaction that needs any of them conflicts with it."""
+        return self.spends or (f"{self.sender}:{self.nonce}",)
 
     @property
     def spend_key(self) -> str:
-        """What a conflicting transaction would have to use as well."""
-        return f"{self.sender}:{self.nonce}"
+        """The first of its spend keys; an account's transaction has no other."""
+        return self.spend_keys[0]
+
+    @property
+    def is_made(self) -> bool:
+        """Whether a block's miner makes it."""
+        return bool(self.traits & MADE)
 
     @property
     def done(self) -> tuple[Move, ...]:
@@ -85,7 +107,8 @@ class Transaction:
     @property
     def is_call(self) -> bool:
         """Whether it runs a contract, so that a node without traces does not tell all it did."""
-        return any(move.channel is not Channel.VALUE for move in (*self.moves, *self.announced))
+        ours = (Channel.VALUE, Channel.OUTPUT)
+        return any(move.channel not in ours for move in (*self.moves, *self.announced))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,15 +182,17 @@ def inner_digest(transactions: Sequence[Transaction]) -> str:
 class SimulatedChain:
     """One network's blocks. `name` tells networks with the same chain id apart; `chain` is the id itself."""
 
-    def __init__(self, name: str, chain: str, genesis_time: datetime) -> None:
+    def __init__(self, name: str, chain: str, genesis_time: datetime, *, loose_times: bool = False) -> None:
         self.name = name
         self.chain = chain
+        self.loose_times = loose_times
         first = build_block(None, genesis_time, salt=int(hashed(name, chain)[2:18], 16))
         self._blocks: dict[str, SimulatedBlock] = {first.hash: first}
         self._best: list[str] = [first.hash]
         self._known: dict[str, Transaction] = {}
         self._mempool: dict[str, Transaction] = {}
         self._waiting: dict[str, str] = {}  # spend key -> hash of the transaction in the mempool
+        self._paid: dict[str, dict[str, int]] = {}  # address -> output ever made for it -> amount
         self._used: dict[str, dict[str, str]] = {}  # spend key -> block hash -> transaction hash
         self._touching: dict[
             str, dict[str, tuple[int, int]]
@@ -263,6 +288,32 @@ class SimulatedChain:
                 return self._blocks[block_hash]
         return None
 
+    def unspent(self, address: str) -> dict[str, int]:
+        """Outputs that came to an address, in the best chain or the mempool, and that nothing spends there: amounts.
+
+        Without those that a block's miner made, which cannot be spent for a while.
+        """
+        return {
+            outpoint: amount
+            for outpoint, amount in self._paid.get(address, {}).items()
+            if not self._known[_parent(outpoint)].is_made
+            and (_parent(outpoint) in self._mempool or self.place(_parent(outpoint)) is not None)
+            and outpoint not in self._waiting
+            and self.spender(outpoint) is None
+        }
+
+    def earliest(self, parent: str | None = None) -> datetime:
+        """The time that a block on `parent` (None: on the head) must at least have."""
+        below = self.head if parent is None else self._blocks[parent]
+        if not self.loose_times:
+            return below.header.time
+        times: list[datetime] = []
+        for block in self.branch(below.hash):
+            times.append(block.header.time)
+            if len(times) == MEDIAN_BLOCKS:
+                break
+        return sorted(times)[len(times) // 2] + timedelta(seconds=1)
+
     def balance(self, address: str, head: str | None = None) -> int:
         """Native coin at an address after a branch's last block: what arrived less what it sent.
 
@@ -282,31 +333,58 @@ class SimulatedChain:
     # -- outside any block
 
     def submit(self, transaction: Transaction) -> None:
-        """Put a transaction into the mempool; whatever has the same spend key there is replaced.
+        """Put a transaction into the mempool; whatever needs one of its spend keys there is replaced, with what rests
+        on it.
 
-        One that the best chain has no room for any more (its spend key is used up) is known from now on and waits
-        nowhere. Submitted again with other moves, it does those where it is mined next. Raises Impossible if another
-        sender or nonce is named under the same hash.
+        One that the best chain has no room for any more (a spend key is used up, or an output that it spends is
+        gone) is known from now on and waits nowhere; so is one that only miners make. Submitted again with other moves,
+        it does those where it is mined next. Raises Impossible if other spend keys are named under the same hash.
         """
         before = self._known.get(transaction.hash)
-        if before is not None and before.spend_key != transaction.spend_key:
+        if before is not None and before.spend_keys != transaction.spend_keys:
             raise Impossible(
-                f"Transaction {transaction.hash} spends {before.spend_key}, which is in its hash."
+                f"Transaction {transaction.hash} spends {before.spend_keys}, which is in its hash."
             )
-        self._known[transaction.hash] = transaction
-        if self.spender(transaction.spend_key) is not None:
+        self._know(transaction)
+        if transaction.is_made or any(self.spender(key) is not None for key in transaction.spend_keys):
             return
-        replaced = self._waiting.get(transaction.spend_key)
-        if replaced is not None and replaced != transaction.hash:
-            del self._mempool[replaced]
-        self._mempool[transaction.hash] = transaction
-        self._waiting[transaction.spend_key] = transaction.hash
+        rivals = {self._waiting[key] for key in transaction.spend_keys if key in self._waiting}
+        if any(_parent(key) in rivals for key in transaction.spend_keys):
+            return  # it would replace what it rests on
+        others = [one for one in self._mempool.values() if one.hash not in rivals - {transaction.hash}]
+        if transaction.hash in self._mempool:
+            others = [transaction if one.hash == transaction.hash else one for one in others]
+        else:
+            others.append(transaction)
+        self._let_wait(others)
 
     def drop(self, tx_hash: str) -> None:
-        """Take a transaction out of the mempool, if it is there. It can still be mined or submitted again."""
-        dropped = self._mempool.pop(tx_hash, None)
-        if dropped is not None:
-            del self._waiting[dropped.spend_key]
+        """Take a transaction out of the mempool, if it is there, and what rests on it. It can still be mined or
+        submitted again."""
+        if tx_hash in self._mempool:
+            self._let_wait([one for one in self._mempool.values() if one.hash != tx_hash])
+
+    def _know(self, transaction: Transaction) -> None:
+        self._known[transaction.hash] = transaction
+        for move in transaction.moves:
+            if move.channel is Channel.OUTPUT:
+                outputs = self._paid.setdefault(move.to, {})
+                outputs[f"{transaction.hash}:{move.ordinal}"] = move.amount
+
+    def _let_wait(self, candidates: Iterable[Transaction]) -> None:
+        """Make the mempool anew of these, in this order: each that the best chain and those before leave room for."""
+        self._mempool, self._waiting = {}, {}
+        for one in candidates:
+            taken = any(key in self._waiting or self.spender(key) is not None for key in one.spend_keys)
+            if taken or one.is_made or not self._has_parents(one, self._mempool, None):
+                continue
+            self._mempool[one.hash] = one
+            self._waiting.update(dict.fromkeys(one.spend_keys, one.hash))
+
+    def _has_parents(self, one: Transaction, before: Collection[str], head: str | None) -> bool:
+        """Whether what it spends is there: in the branch, among those `before` it, or from where nobody looks."""
+        parents = {_parent(key) for key in one.spends} & self._known.keys()
+        return all(parent in before or self.place(parent, head) is not None for parent in parents)
 
     # -- blocks
 
@@ -315,12 +393,13 @@ class SimulatedChain:
     ) -> tuple[str, ...]:
         """Of these known transactions (None: of the mempool) those that a block on `parent` can hold, in order."""
         used: set[str] = set()
-        chosen: list[str] = []
+        chosen: dict[str, None] = {}
         for tx_hash in self._mempool if tx_hashes is None else tx_hashes:
-            spend_key = self._known[tx_hash].spend_key
-            if spend_key not in used and self.spender(spend_key, parent) is None:
-                used.add(spend_key)
-                chosen.append(tx_hash)
+            one = self._known[tx_hash]
+            free = all(key not in used and self.spender(key, parent) is None for key in one.spend_keys)
+            if free and not one.is_made and self._has_parents(one, chosen, parent):
+                used.update(one.spend_keys)
+                chosen[tx_hash] = None
         return tuple(chosen)
 
     def mine(
@@ -331,36 +410,46 @@ class SimulatedChain:
         parent: str | None = None,
         salt: int = 0,
         rewards: tuple[Reward, ...] = (),
+        made: Sequence[Transaction] = (),
     ) -> SimulatedBlock:
         """Make a block. On the head (`parent` None) it is the new head; on a named parent it waits for `adopt`.
 
         `tx_hashes` None takes the mempool, leaving out what the branch has no room for; otherwise these transactions
-        in this order, waiting or not. `time` is aware, in whole seconds, not before the parent's. The same content on
-        the same parent is the same block; another `salt` makes it another one.
+        in this order, waiting or not. `made` are those that its miner makes: a coinbase stands before the others, what
+        leaves an extension block behind them. `time` is aware, in whole seconds, not before `earliest`. The same
+        content on the same parent is the same block; another `salt` makes it another one.
         Raises Impossible if a named transaction was never submitted, or its spend key is used up in that branch.
         """
         below = self.head if parent is None else self._blocks[parent]
-        if time.tzinfo is None or time.microsecond or time < below.header.time:
+        if time.tzinfo is None or time.microsecond or time < self.earliest(below.hash):
             raise Impossible(f"A block on {below.header.time} cannot be of {time}.")
         chosen = self.minable(tx_hashes, parent=below.hash) if tx_hashes is None else tuple(tx_hashes)
         if tx_hashes is not None and any(tx_hash not in self._known for tx_hash in chosen):
             raise Impossible("A transaction was never submitted.")
         if tx_hashes is not None and self.minable(chosen, parent=below.hash) != chosen:
             raise Impossible("A transaction's spend key is used up in this branch.")
-        transactions = tuple([self._known[tx_hash] for tx_hash in chosen])
+        for one in made:
+            if not one.is_made or any(self.spender(key, below.hash) is not None for key in one.spend_keys):
+                raise Impossible(f"No miner can make {one.hash} here.")
+            self._know(one)
+        transactions = (
+            *[one for one in made if Trait.COINBASE in one.traits],
+            *[self._known[tx_hash] for tx_hash in chosen],
+            *[one for one in made if Trait.COINBASE not in one.traits],
+        )
         block = build_block(below.header, time, transactions, salt=salt, rewards=rewards)
         block = self._kept(block)
         if parent is None:
             self._best.append(block.hash)
-            self._clear(transactions)
+            self._let_wait(list(self._mempool.values()))
         return block
 
     def adopt(self, block_hash: str, *, lose: Collection[str] = ()) -> None:
         """Make this block the head: how forks of any depth, shorter or longer, become the best chain.
 
         Transactions that only the lost branch held wait in the mempool again, oldest first, before those that waited
-        already; but not those in `lose`, nor any whose spend key the new branch uses. Nothing that waits can spend the
-        same: its place was taken when the lost branch held it. Raises KeyError.
+        already; but not those in `lose`, nor any whose spend key the new branch uses, nor what rests on such. Nothing
+        that waits can spend the same: its place was taken when the lost branch held it. Raises KeyError.
         """
         block = self._blocks[block_hash]
         gained: list[SimulatedBlock] = []
@@ -370,17 +459,13 @@ class SimulatedChain:
         common = block.header.height
         lost = [self._blocks[lost_hash] for lost_hash in self._best[common + 1 :]]
         self._best[common + 1 :] = [one.hash for one in reversed(gained)]
-        for one in gained:
-            self._clear(one.transactions)
-        waiting = self._mempool
-        self._mempool = {}
-        for one in lost:
-            for transaction in one.transactions:
-                spend_key = transaction.spend_key
-                if self.spender(spend_key) is None and transaction.hash not in lose:
-                    self._mempool[transaction.hash] = self._known[transaction.hash]
-                    self._waiting[spend_key] = transaction.hash
-        self._mempool.update(waiting)
+        again = [
+            self._known[transaction.hash]
+            for one in lost
+            for transaction in one.transactions
+            if transaction.hash not in lose
+        ]
+        self._let_wait([*again, *self._mempool.values()])
 
     def _kept(self, block: SimulatedBlock) -> SimulatedBlock:
         """The block as the tree has it: one that was there already stays."""
@@ -389,7 +474,10 @@ class SimulatedChain:
             return known
         self._blocks[block.hash] = block
         for transaction in block.transactions:
-            self._used.setdefault(transaction.spend_key, {})[block.hash] = transaction.hash
+            for key in transaction.spend_keys:
+                self._used.setdefault(key, {})[block.hash] = transaction.hash
+            if transaction.spends:
+                continue  # outputs have no accounts
             self._count(transaction.sender, block.hash, 0, 1)
             for move in transaction.done:
                 if move.contract is None:
@@ -404,16 +492,11 @@ class SimulatedChain:
         before = touching.get(block_hash, (0, 0))
         touching[block_hash] = (before[0] + amount, before[1] + nonces)
 
-    def _clear(self, transactions: Sequence[Transaction]) -> None:
-        """Take out of the mempool what a block of the best chain used up."""
-        for transaction in transactions:
-            waiting = self._waiting.pop(transaction.spend_key, None)
-            if waiting is not None:
-                del self._mempool[waiting]
-
 
 def _is_in_text(move: Move) -> bool:
-    return move.channel is Channel.VALUE or (move.channel is Channel.LOG and move.ordinal == 0)
+    return move.channel in (Channel.VALUE, Channel.OUTPUT) or (
+        move.channel is Channel.LOG and move.ordinal == 0
+    )
 
 
 def _block_hash(parent: str, height: int, time: datetime, digest: str, inner: str, salt: int) -> str:
@@ -422,7 +505,14 @@ def _block_hash(parent: str, height: int, time: datetime, digest: str, inner: st
 
 def _plain(transaction: Transaction) -> tuple[Any, ...]:
     moves = [_move(move) for move in transaction.moves if move.channel is not Channel.TRACE]
-    return (transaction.hash, transaction.sender, transaction.nonce, transaction.succeeds, tuple(moves))
+    plain = (transaction.hash, transaction.sender, transaction.nonce, transaction.succeeds, tuple(moves))
+    return (*plain, transaction.spends, tuple(sorted(transaction.traits))) if transaction.spends else plain
+
+
+def _parent(spend_key: str) -> str:
+    """The transaction whose output a spend key names; empty for what is no output."""
+    found = outpoint_of(spend_key)
+    return "" if found is None else found[0]
 
 
 def _move(move: Move) -> tuple[Any, ...]:

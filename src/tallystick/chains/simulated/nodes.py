@@ -14,10 +14,26 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from tallystick.chains.simulated.chain import SimulatedBlock, SimulatedChain, Transaction, build_block
+from tallystick.chains.simulated.chain import (
+    MADE,
+    Move,
+    SimulatedBlock,
+    SimulatedChain,
+    Transaction,
+    build_block,
+)
 from tallystick.chains.source import ChainIdentity
 from tallystick.core.balance import AccountState
-from tallystick.core.chain import BlockHeader, BlockRef, Channel, Head, MempoolSnapshot, ObservedTransfer
+from tallystick.core.chain import (
+    RISKS,
+    BlockHeader,
+    BlockRef,
+    Channel,
+    Head,
+    MempoolSnapshot,
+    ObservedTransfer,
+    Trait,
+)
 from tallystick.core.errors import SourceUnavailable
 
 
@@ -49,6 +65,9 @@ class NodeFault(StrEnum):
 
 Forgery = Callable[[tuple[Transaction, ...]], tuple[Transaction, ...]]
 """What a lying node makes of a block's transactions."""
+
+DUST_BELOW: Final = 546
+"""Outputs of less are dust: what Bitcoin Core relays for the oldest kind of address. One limit for all kinds here."""
 
 _TELL_NOTHING: Final = (NodeFault.TIMEOUT, NodeFault.UNAVAILABLE, NodeFault.LIMITED)
 
@@ -161,6 +180,11 @@ class SimulatedNode:
         """Let this transaction be in this node's mempool only, instead of any that spends the same."""
         self.extra[transaction.hash] = transaction
 
+    def restart(self) -> None:
+        """Let it forget what waits now: it shows only what is sent from now on, until `equalize`."""
+        self.hidden.update(self.chain.mempool)
+        self.extra.clear()
+
     def equalize(self) -> None:
         """Let the node's mempool be everybody's again."""
         self.hidden.clear()
@@ -237,14 +261,15 @@ class SimulatedNode:
                 move.to,
                 move.contract,
                 move.amount,
-                (one.spend_key,),
+                one.spend_keys,
+                traits=traits_of(one, move) | _risks(one, waiting),
             )
             for one in waiting.values()
             for move in one.announced
             if move.amount > 0
         ]
         ref = self._shown(chain.block(head)).header.ref
-        spends = {one.spend_key: one.hash for one in waiting.values()}
+        spends = {key: one.hash for one in waiting.values() for key in one.spend_keys}
         return MempoolSnapshot(ref, tuple(transfers), spends, present, missing)
 
     # -- how faults work
@@ -319,15 +344,36 @@ class SimulatedNode:
         """The mempool as this node has it: nothing that its own branch used up."""
         if chain is not self.chain:
             return dict(chain.mempool)
-        own = {one.spend_key for one in self.extra.values()}
+        own = {key for one in self.extra.values() for key in one.spend_keys}
         waiting = {
             tx_hash: one
             for tx_hash, one in chain.mempool.items()
-            if tx_hash not in self.hidden and one.spend_key not in own
+            if tx_hash not in self.hidden and own.isdisjoint(one.spend_keys)
         } | self.extra
         return {
-            tx_hash: one for tx_hash, one in waiting.items() if chain.spender(one.spend_key, head) is None
+            tx_hash: one
+            for tx_hash, one in waiting.items()
+            if all(chain.spender(key, head) is None for key in one.spend_keys)
         }
+
+
+def traits_of(transaction: Transaction, move: Move) -> frozenset[Trait]:
+    """What is true of an output wherever it stands: who made it, and whether it is worth spending."""
+    traits = transaction.traits & MADE
+    if move.channel is Channel.OUTPUT and move.amount < DUST_BELOW:
+        traits |= {Trait.DUST}
+    return traits
+
+
+def _risks(transaction: Transaction, waiting: Mapping[str, Transaction]) -> frozenset[Trait]:
+    """What can still happen to a transaction outside any block, also because of those that it rests on (BIP125)."""
+    risks, rests_on, seen = transaction.traits & RISKS, [transaction], {transaction.hash}
+    while rests_on:
+        for parent in {key.rpartition(":")[0] for key in rests_on.pop().spends} & waiting.keys() - seen:
+            risks |= {Trait.UNCONFIRMED_PARENT} | (waiting[parent].traits & RISKS)
+            rests_on.append(waiting[parent])
+            seen.add(parent)
+    return risks
 
 
 def _below(height: int, lag: int | None) -> int | None:

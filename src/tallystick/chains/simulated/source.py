@@ -22,7 +22,7 @@ from tallystick.chains.simulated.chain import (
     expected_hash,
     inner_digest,
 )
-from tallystick.chains.simulated.nodes import BlockAnswer, SimulatedNode
+from tallystick.chains.simulated.nodes import BlockAnswer, SimulatedNode, traits_of
 from tallystick.chains.source import ACCOUNTS_ASKED_MAX, MEMPOOL_ASKED_MAX, ChainIdentity, NodeState
 from tallystick.core.balance import AccountState
 from tallystick.core.chain import (
@@ -164,7 +164,7 @@ def checked_block(answer: BlockAnswer) -> Block:
         raise _unfit(block, "transactions or their moves are missing, foreign or out of order")
     if answer.untraced is None and inner_digest(block.transactions) != block.inner:
         raise _unfit(block, "what contract calls moved is missing or foreign")
-    spends = {one.spend_key: one.hash for one in block.transactions}
+    spends = {key: one.hash for one in block.transactions for key in one.spend_keys}
     return Block(block.header, tuple(_transfers(block.transactions)), spends, answer.untraced)
 
 
@@ -189,8 +189,9 @@ def _transfers(transactions: Sequence[Transaction]) -> list[ObservedTransfer]:
                         move.to,
                         move.contract,
                         move.amount,
-                        (one.spend_key,),
+                        one.spend_keys,
                         log_index,
+                        traits_of(one, move),
                     )
                 )
         first_log += last_log + 1

@@ -13,7 +13,7 @@ END $$;
 
 -- name: issued_addresses
 -- Every address that anybody was ever told to pay to.
-SELECT address FROM addresses;
+SELECT family, address FROM addresses;
 
 -- name: standing_transfers
 -- Transfers that stand in the best chain of a network, as stored, each with the block that holds it.
@@ -32,13 +32,47 @@ SELECT hash FROM blocks WHERE network = :network AND in_best_chain;
 SELECT g.id FROM unnest(:ids::text[]) AS g(id) WHERE NOT EXISTS (SELECT 1 FROM invoices AS i WHERE i.id = g.id);
 
 -- name: unplaced
--- Transfers that stand nowhere, with what they need and what became of them.
+-- Transfers that stand nowhere, with what became of them.
 SELECT t.id, t.network, t.tx_hash, t.channel, p.status,
-    ARRAY(SELECT k.spend_key FROM transaction_spends AS k WHERE k.network = t.network AND k.tx_hash = t.tx_hash ORDER BY 1) AS spend_keys,
     EXISTS (SELECT 1 FROM sightings AS s WHERE s.transfer_id = t.id AND s.gone_at IS NULL) AS sighted
 FROM transfers AS t JOIN payments AS p ON p.transfer_id = t.id
 WHERE NOT EXISTS (SELECT 1 FROM anchors AS n JOIN blocks AS b ON b.network = n.network AND b.hash = n.block_hash
                   WHERE n.transfer_id = t.id AND b.in_best_chain);
+
+-- name: outputs
+-- Outputs that came to issued addresses and stand in a network's best chain, with what counts because of them.
+SELECT t.id, t.tx_hash, t.ordinal, t.recipient, t.merchant_id, t.internal, p.status, b.hash AS block_hash,
+    w.cursor_height - b.height + 1 AS depth
+FROM transfers AS t
+JOIN anchors AS n ON n.transfer_id = t.id
+JOIN blocks AS b ON b.network = n.network AND b.hash = n.block_hash
+JOIN networks AS w ON w.name = t.network
+LEFT JOIN payments AS p ON p.transfer_id = t.id
+WHERE t.network = :network AND t.channel = 'output' AND b.in_best_chain;
+
+-- name: spent_outputs
+-- Which outputs the best chain of a network spends, as stored.
+SELECT t.tx_hash, t.ordinal, s.tx_hash AS spent_by, s.block_hash
+FROM spendings AS s JOIN transfers AS t ON t.id = s.transfer_id
+JOIN blocks AS b ON b.network = s.network AND b.hash = s.block_hash
+WHERE s.network = :network AND b.in_best_chain;
+
+-- name: counted_at_sight
+-- Payments of a network that count as confirmed and stand in no block of the best chain.
+SELECT p.id, t.tx_hash, o.zero_conf_accepts
+FROM payments AS p JOIN transfers AS t ON t.id = p.transfer_id JOIN payment_options AS o ON o.id = p.option_id
+WHERE t.network = :network AND p.status = 'confirmed' AND NOT EXISTS (
+    SELECT 1 FROM anchors AS n JOIN blocks AS b ON b.network = n.network AND b.hash = n.block_hash
+    WHERE n.transfer_id = t.id AND b.in_best_chain);
+
+-- name: above_limit
+-- Options of a network that would count at sight, by a rule without an amount, and ask more than the network's limit.
+SELECT id, amount_expected FROM payment_options
+WHERE network = :network AND zero_conf AND policy_name = :rule AND amount_expected > :limit;
+
+-- name: read_until
+-- The chain time up to which a network counts as read.
+SELECT scanned_until FROM networks WHERE name = :network;
 
 -- name: done_twice
 -- What one call of the API must do once. Each call names itself in a text that only it uses.
