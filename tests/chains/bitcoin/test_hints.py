@@ -7,49 +7,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import pytest
-import zmq
-import zmq.asyncio
 
 from tallystick.chains.bitcoin import hints as hints_module
 from tallystick.chains.bitcoin.hints import TOPICS, Hints
 from tallystick.chains.bitcoin.source import BitcoinOptions, BitcoinSource
 from tallystick.chains.source import FeeSource, HintSource
 from tallystick.core.errors import ConfigurationError
-
-SECONDS_MAX = 20.0
-
-
-class Publisher:
-    """A node's publisher."""
-
-    def __init__(self) -> None:
-        self._context = zmq.asyncio.Context()
-        # XPUB, which is PUB that also tells who listens: a message before that would be lost.
-        self._socket = self._context.socket(zmq.XPUB)
-        port = self._socket.bind_to_random_port("tcp://127.0.0.1")
-        self.url = f"tcp://127.0.0.1:{port}"
-
-    async def heard(self) -> None:
-        """Wait until somebody listens to all topics."""
-        wanted = {b"\x01" + topic for topic in TOPICS}
-        while wanted:
-            wanted.discard(await asyncio.wait_for(self._socket.recv(), SECONDS_MAX))
-
-    async def publish(self, topic: bytes, body: bytes, number: int = 0) -> None:
-        """As a node does: topic, body, and a number that counts the topic's messages."""
-        await self._socket.send_multipart([topic, body, number.to_bytes(4, "little")])
-
-    def close(self) -> None:
-        self._context.destroy(linger=0)
+from tests.support.publisher import SECONDS_MAX, Publisher
 
 
 @pytest.fixture
 async def publisher() -> AsyncIterator[Publisher]:
-    publisher = Publisher()
-    yield publisher
-    publisher.close()
+    async with aclosing(Publisher()) as publisher:
+        yield publisher
 
 
 @pytest.fixture
