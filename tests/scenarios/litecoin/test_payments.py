@@ -214,6 +214,22 @@ async def test_coins_moved_among_our_own_addresses_are_not_income(shop: LiteShop
     assert (seen["status"], seen["amount_paid"]) == ("paid", "25.00")
 
 
+async def test_what_another_shop_received_is_income_here(shop: LiteShop, node: Litecoind) -> None:
+    """One merchant pays another from what a customer paid him, before a block holds either: both are paid.
+
+    Bug planted: whose output is spent is not asked, only whether it is one of ours; the second shop is never paid.
+    """
+    other = await shop.another_merchant("supplier", account_key(ZPUB, 5))
+    sale, supply = await shop.create(), await other.create("20.00")
+    paying = await node.send(address_of(sale), ASKED)
+    moving = await spend_received(node, paying, 0, private_key(0), address_of(supply))
+    await node.submit(moving)
+    await shop.follow()
+    assert (await shop.status(sale), await other.status(supply)) == ("detected", "detected")
+    await shop.mine(3)
+    assert (await shop.status(sale), await other.status(supply)) == ("paid", "overpaid")
+
+
 async def spend_received(node: Litecoind, sent: Sent, vout: int, key: str, to: str) -> Sent:
     """A transaction that moves on what a shop received; signed with the shop's key, told to nobody."""
     decoded = await node.rpc("decoderawtransaction", sent.raw)

@@ -1,4 +1,4 @@
-"""A real `tallystick up` on a real litecoind: a payment from the wallet's key to a verified webhook, and a power cut.
+"""A real `tallystick up` on a real litecoind: from the wallet's key to a verified webhook, a power cut, an audit.
 
 Cites R-CHAIN 6, F-CHAIN 7, F-HOOK 3. Nothing is moved by hand but the chain.
 """
@@ -49,6 +49,9 @@ async def test_paid_across_a_power_cut_and_a_reorganisation(
         receiver.secrets.append(endpoint["secret"])
         body = {"amount": "25.00", "currency": "USD", "expires_in": 86_400}
         invoice = await installation.post("/v1/invoices", body)
+        page = await shown(installation, invoice)
+        assert f'href="litecoin:{address_of(invoice)}?amount=0.25' in page
+        assert "Litecoin regtest (test network)" in page
         sent = await node.send(address_of(invoice), ASKED)
 
         async def has(status: str) -> dict[str, Any]:
@@ -76,8 +79,16 @@ async def test_paid_across_a_power_cut_and_a_reorganisation(
         await until(told)
         assert all(one.signed_by for one in receiver.received)
     await installation.stop()
-    audit = await installation.command("audit")
+    # Everything stored is in order, and so is the chain: every block that was read, compared with the node's.
+    audit = await installation.command("audit", "--rpc", node.url, "--blocks", "all")
     assert audit["ok"], audit["problems"]
+
+
+async def shown(installation: Installation, invoice: dict[str, Any]) -> str:
+    """The checkout page."""
+    async with installation.session() as session, session.get(f"/i/{invoice['id']}") as answer:
+        assert answer.status == 200
+        return await answer.text()
 
 
 async def is_in(installation: Installation, invoice: dict[str, Any], block_hash: str) -> bool:
