@@ -163,7 +163,7 @@ def _base58_readings(text: str) -> Iterator[_Read]:
         data: bytes = base58.decode_check(text)
     except ValueError:
         raise InvalidInput(_TYPING_ERROR) from None
-    if len(data) != 1 + _HASH_BYTES or base58.encode_check(data) != text:
+    if len(data) != 1 + _HASH_BYTES:
         return
     version, digest = data[0], data[1:]
     p2pkh = tuple(one for one in CHAINS.values() if one.p2pkh == version)
