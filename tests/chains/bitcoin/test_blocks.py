@@ -1,12 +1,14 @@
 """Blocks of Bitcoin's family from their bytes: what comes out is all that is in them, and nothing that is not.
 
-Real headers of all chains' first blocks, and Bitcoin's whole first block; blocks of a real litecoind, with and without
-extension blocks, against that node's own reading of them; made-up blocks as new nodes have them (taproot).
+Real headers of all chains' first blocks, two early blocks of Bitcoin and a transaction of its taproot time; blocks of a
+real litecoind, with and without extension blocks, against that node's own reading of them; made-up blocks as new nodes
+have them (taproot).
 """
 
 from __future__ import annotations
 
 import struct
+from datetime import UTC, datetime
 from hashlib import sha256
 
 import msgspec
@@ -14,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tallystick.chains.bitcoin.blocks import RULES, checked_block, dust_limit, header_of
+from tallystick.chains.bitcoin.blocks import RULES, checked_block, dust_limit, header_of, transfers_of
 from tallystick.chains.bitcoin.chains import CHAINS
 from tallystick.chains.bitcoin.messages import HeaderAnswer
 from tallystick.chains.bitcoin.source import GENESIS
@@ -61,6 +63,35 @@ FIRST_HEADERS = {
 }
 
 
+# Block 170 of main net, in which one person paid another for the first time.
+BLOCK_170_HASH = "00000000d1145790a8694403d4063f323d499e655c83426834d4ce2f8dd4a2ee"
+BLOCK_170 = (
+    "0100000055bd840a78798ad0da853f68974f3d183e2bd1db6a842c1feecf222a00000000ff104ccb05421ab93e63f8c3ce5c2c2e9dbb37"
+    "de2764b3a3175c8166562cac7d51b96a49ffff001d283e9e70020100000001000000000000000000000000000000000000000000000000"
+    "0000000000000000ffffffff0704ffff001d0102ffffffff0100f2052a01000000434104d46c4968bde02899d2aa0963367c7a6ce34eec"
+    "332b32e42e5f3407e052d64ac625da6f0718e7b302140434bd725706957c092db53805b821a85b23a7ac61725bac000000000100000001"
+    "c997a5e56e104102fa209c6a852dd90660a20b2d9c352423edce25857fcd3704000000004847304402204e45e16932b8af514961a1d3a1"
+    "a25fdf3f4f7732e9d624c6c61548ab5fb8cd410220181522ec8eca07de4860a4acdd12909d831cc56cbbac4622082221a8768d1d0901ff"
+    "ffffff0200ca9a3b00000000434104ae1a62fe09c5f51b13905f07f06b99a2f7159b2225f374cd378d71302fa28414e7aab37397f554a7"
+    "df5f142c21c1b7303b8a0626f1baded5c72a704f7e6cd84cac00286bee0000000043410411db93e1dcdb8a016b49840f8c53bc1eb68a38"
+    "2e97b1482ecad7b148a6909a5cb2e0eaddfb84ccf9744464f82e160bfa9b8b64f9d4c03f999b8643f656b412a3ac00000000"
+)
+BLOCK_170_COINBASE = "b1fea52486ce0c62bb442b530a3f0132b826c74e473d1f2c220bfa78111c5082"
+BLOCK_170_PAYMENT = "f4184fc596403b9d638783cf57adfe4c75c605f6356fbc91338530e9831e9e16"
+BLOCK_170_SPENT = "0437cd7f8525ceed2324359c2d0ba26006d92d856a9c20fa0241106ee5a597c9:0"
+
+# The first transaction of main net (block 709635, 2021) that spends a taproot output by its key.
+TAPROOT_ID = "33e794d097969002ee05d336686fc03c9e15a597c1b9827669460fac98799036"
+TAPROOT = (
+    "01000000000101d1f1c1f8cdf6759167b90f52c9ad358a369f95284e841d7a2536cef31c0549580100000000fdffffff02000000000000"
+    "0000316a2f49206c696b65205363686e6f7272207369677320616e6420492063616e6e6f74206c69652e204062697462756734329e0601"
+    "0000000000225120a37c3903c8d0db6512e2b40b0dffa05e5a3ab73603ce8c9c4b7771e5412328f90140a60c383f71bac0ec919b1d7dbc"
+    "3eb72dd56e7aa99583615564f9f99b8ae4e837b758773a5b2e4c51348854c8389f008e05029db7f464a5ff2e01d5e6e626174affd30a00"
+)
+TAPROOT_SPENT = "5849051cf3ce36257a1d844e28959f368a35adc9520fb9679175f6cdf8c1f1d1:1"
+TAPROOT_SCRIPT = "5120a37c3903c8d0db6512e2b40b0dffa05e5a3ab73603ce8c9c4b7771e5412328f9"
+
+
 def header_answer(chain: str) -> HeaderAnswer:
     version, root, time, bits, nonce = FIRST_HEADERS[chain]
     return HeaderAnswer(GENESIS[chain], 0, version, root, time, nonce, f"{bits:08x}", 1)
@@ -87,6 +118,25 @@ def test_bitcoins_first_block() -> None:
     assert block.transfers == ()
     assert block.header == header_of(header_answer("bitcoin"))
     assert transaction_alone(FIRST_COINBASE).outputs[0][0] == 50 * COIN
+
+
+def test_a_block_of_bitcoins_first_days() -> None:
+    """Everything in it is paid to bare keys, which have no address; what was spent is told all the same."""
+    block = checked_block(BLOCK_170, BLOCK_170_HASH, 170, BITCOIN)
+    assert block.transfers == ()
+    assert block.spends == {
+        f"coinbase:{BLOCK_170_COINBASE}": BLOCK_170_COINBASE,
+        BLOCK_170_SPENT: BLOCK_170_PAYMENT,
+    }
+    assert block.header.time == datetime(2009, 1, 12, 3, 30, 25, tzinfo=UTC)
+
+
+def test_a_real_taproot_payment() -> None:
+    transaction = transaction_alone(TAPROOT)
+    assert (transaction.tx_hash, transaction.spend_keys) == (TAPROOT_ID, (TAPROOT_SPENT,))
+    assert transaction.replaceable
+    (transfer,) = transfers_of(transaction, BITCOIN)
+    assert (transfer.ordinal, transfer.amount, transfer.to) == (1, 67_230, TAPROOT_SCRIPT)
 
 
 def test_everything_of_a_block_comes_out() -> None:

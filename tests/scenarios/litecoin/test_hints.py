@@ -36,16 +36,18 @@ async def test_a_payment_and_its_block_are_seen_when_they_are_hinted(
         follower = Follower(shop.ctx, network, shop.source, FollowerOptions(poll_interval_seconds=HOUR))
         stop = asyncio.Event()
         running = asyncio.create_task(follower.run(stop))
-        await publisher.heard()
-        invoice = await shop.create()
-        sent = await node.send(address_of(invoice), ASKED)
-        await publisher.publish(b"hashtx", bytes.fromhex(sent.txid))
-        await shop.until_status(invoice, "detected")
-        await node.mine(3)
-        await publisher.publish(b"hashblock", bytes.fromhex(await node.best()))
-        await shop.until_status(invoice, "paid")
-        await publisher.publish(b"hashblock", b"\xee" * 32)  # a block that there is not
-        await node.mine()
-        await publisher.publish(b"rawtx", b"")
-        stop.set()
-        await running
+        try:
+            await publisher.heard()
+            invoice = await shop.create()
+            sent = await node.send(address_of(invoice), ASKED)
+            await publisher.publish(b"hashtx", bytes.fromhex(sent.txid))
+            await shop.until_status(invoice, "detected")
+            await node.mine(3)
+            await publisher.publish(b"hashblock", bytes.fromhex(await node.best()))
+            await shop.until_status(invoice, "paid")
+            await publisher.publish(b"hashblock", b"\xee" * 32)  # a block that there is not
+            await node.mine()
+            await publisher.publish(b"rawtx", b"")
+        finally:
+            stop.set()
+            await running
