@@ -72,7 +72,33 @@ poll_interval_ms = 100
 """
 
 
-def configuration(folder: Path, port: int, networks: Sequence[NodeAt | LitecoindAt]) -> str:
+@dataclass(frozen=True, slots=True)
+class TronAt:
+    """A TRON network of the configuration, with USDT. What the URL holds before the host is an access key."""
+
+    name: str
+    chain_id: int
+    url: str
+    usdt: str
+
+    def text(self) -> str:
+        """The network's part of the TOML file."""
+        return f"""
+[networks.{self.name}]
+kind = "tron"
+chain_id = {self.chain_id}
+rpc = ["{self.url}"]
+finality = "finalized"
+requests_per_second = 1000
+poll_interval_ms = 100
+[networks.{self.name}.tokens.USDT]
+contract = "{self.usdt}"
+decimals = 6
+par = "USD"
+"""
+
+
+def configuration(folder: Path, port: int, networks: Sequence[NodeAt | LitecoindAt | TronAt]) -> str:
     """The TOML file."""
     text = f"""
 listen = "127.0.0.1:{port}"
@@ -83,6 +109,7 @@ allow_private_targets = true
 "ETH/USD" = "2500"
 "DUSD/USD" = "1"
 "LTC/USD" = "100"
+"TRX/USD" = "0.25"
 """
     return text + "".join(network.text() for network in networks)
 
@@ -93,7 +120,7 @@ class Installation:
 
     folder: Path
     networks: Sequence[NodeAt]
-    litecoin: Sequence[LitecoindAt] = ()
+    others: Sequence[LitecoindAt | TronAt] = ()
     port: int = field(default_factory=free_port)
     api_key: str = ""
     process: asyncio.subprocess.Process | None = None
@@ -114,7 +141,7 @@ class Installation:
 
     async def start(self) -> None:
         """Start the server and wait until it is ready."""
-        self.config.write_text(configuration(self.folder, self.port, [*self.networks, *self.litecoin]))
+        self.config.write_text(configuration(self.folder, self.port, [*self.networks, *self.others]))
         log = (self.folder / f"server-{self.starts}.log").open("wb")
         self.starts += 1
         self.process = await asyncio.create_subprocess_exec(

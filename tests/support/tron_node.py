@@ -339,6 +339,7 @@ class TronNode:
     requests: list[Request] = field(default_factory=list)
     blocks: list[TronBlock] = field(default_factory=list)
     since: int = 0
+    start_ms: int = FIRST_TIME_MS
     solidified: int | None = None
     tokens: dict[str, tuple[int, str]] = field(default_factory=dict)
     sentence: str = "request rate exceeded the allowed_rps(15), and the query server is suspended for 7 s"
@@ -348,7 +349,7 @@ class TronNode:
 
     def __post_init__(self) -> None:
         first = transfer("0x" + "77" * 20, 10**15, result=None)
-        self.blocks.append(TronBlock(GENESIS_ID, "e5" * 32, 0, FIRST_TIME_MS, (first,)))
+        self.blocks.append(TronBlock(GENESIS_ID, "e5" * 32, 0, self.start_ms, (first,)))
 
     # -- the chain
 
@@ -365,7 +366,7 @@ class TronNode:
             tail = hashlib.sha256(f"{parent.id}{self._branch}{ids}".encode()).hexdigest()[16:]
             self.blocks.append(
                 TronBlock(
-                    f"{height:016x}{tail}", parent.id, height, FIRST_TIME_MS + 3000 * height, transactions
+                    f"{height:016x}{tail}", parent.id, height, self.start_ms + 3000 * height, transactions
                 )
             )
             transactions = ()
