@@ -137,6 +137,14 @@ _BREAKS: tuple[tuple[str, str], ...] = (
     ),
     ("refund-history", "UPDATE refunds SET status = 'rejected'"),
     ("refund-history", "DELETE FROM refund_transitions WHERE sequence = 1"),
+    (
+        "refund-inputs",
+        "UPDATE refunds SET status = 'awaiting_signature', psbt = 'cHNidP8=', psbt_fee = 1",
+    ),
+    (
+        "refund-inputs",
+        "INSERT INTO refund_inputs SELECT t.id, r.id FROM transfers AS t, refunds AS r LIMIT 1",
+    ),
     ("refund-edge", "UPDATE refund_transitions SET to_status = 'failed' WHERE to_status = 'approved'"),
     ("refund-credit", "UPDATE refunds SET amount = amount * 99, amount_sent = amount_sent * 99"),
     ("refund-basis", "UPDATE refunds SET basis_ids = ARRAY['trf_none']"),

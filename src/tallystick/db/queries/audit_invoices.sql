@@ -408,6 +408,20 @@ WHERE r.invoice_id = ANY(:ids::text[]) AND (
                    WHERE e.object_id = r.id AND e.sequence = t.sequence AND e.type = 'refund.' || t.to_status
                      AND e.body #>> '{data,object,status}' = t.to_status)));
 
+-- name: refund_inputs
+-- What a refund's PSBT spends is held for it: outputs of its own merchant on its own network. A refund without one, or one
+-- that was given up, holds nothing.
+SELECT r.id AS object_id, 'nothing is held for its PSBT' AS detail
+FROM refunds AS r
+WHERE r.invoice_id = ANY(:ids::text[]) AND r.status = 'awaiting_signature' AND r.psbt IS NOT NULL
+  AND NOT EXISTS (SELECT 1 FROM refund_inputs AS i WHERE i.refund_id = r.id)
+UNION ALL
+SELECT r.id, format('it is %s and holds %s, a %s of %s on %s', r.status, t.id, t.channel, t.merchant_id, t.network)
+FROM refunds AS r JOIN refund_inputs AS i ON i.refund_id = r.id JOIN transfers AS t ON t.id = i.transfer_id
+WHERE r.invoice_id = ANY(:ids::text[])
+  AND (r.psbt IS NULL OR r.status IN ('requested', 'rejected', 'failed')
+       OR (t.merchant_id, t.network, t.channel) IS DISTINCT FROM (r.merchant_id, r.network, 'output'));
+
 -- name: refund_edge
 -- Every step of a refund is a legal edge.
 SELECT t.refund_id AS object_id, format('step %s from %s to %s', t.sequence, t.from_status, t.to_status) AS detail
