@@ -23,7 +23,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tallystick.chains.json_rpc import Answer, Call, RpcClient, RpcLimits, new_session, retry_after_seconds
+from tallystick.chains.json_rpc import Answer, Call, RpcClient, RpcLimits, new_session
+from tallystick.chains.pauses import retry_after_seconds
 from tallystick.core.errors import SourceError
 from tallystick.core.webhook import RETRY_AFTER_MAX, parse_retry_after
 from tallystick.db.webhooks import ClaimedDelivery

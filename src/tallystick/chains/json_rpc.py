@@ -11,11 +11,8 @@ dropped connection, 429, 502) is tried again at once a few times; longer waiting
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from itertools import count
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
@@ -32,7 +29,15 @@ from tenacity import (
 )
 from yarl import URL
 
-from tallystick.core.errors import ConfigurationError, SourceIncomplete, SourceUnavailable
+from tallystick.chains.node_urls import (
+    access_key_of,
+    basic_authorization,
+    node_name,
+    secret_parts,
+    split_url,
+)
+from tallystick.chains.pauses import pause_asked_for
+from tallystick.core.errors import SourceIncomplete, SourceUnavailable
 
 ResultT = TypeVar("ResultT")
 ResultT_co = TypeVar("ResultT_co", covariant=True)
@@ -59,14 +64,10 @@ class Answer(msgspec.Struct, Generic[ResultT], gc=False):
 Batch: TypeAlias = list[Answer[ResultT]] | Answer[ResultT]
 """What a node may send for a batch: one answer per call, or one failure for all of them."""
 
-RETRY_AFTER_SECONDS_MAX: Final = 86_400
 _MESSAGE_LENGTH_MAX: Final = 200
 _FOREIGN_LENGTH_MAX: Final = 4_000
-_SECRET_LENGTH_MIN: Final = 8
 _TRANSIENT_STATUSES: Final = frozenset({429, 500, 502, 503, 504})
 _PAUSE_STATUSES: Final = _TRANSIENT_STATUSES | {403}
-_REFUSAL_BYTES_MAX: Final = 4096
-_SUSPENDED: Final = re.compile(r"suspended for (\d{1,6})\s*s", re.ASCII | re.IGNORECASE)
 _READ_BUFFER_BYTES: Final = 1 << 20
 
 _REASONS: Final = {401: "does not accept our name and password", 429: "asks to be called less often"}
@@ -180,14 +181,14 @@ class RpcClient:
         key_header: str | None = None,
         pace: AsyncLimiter | None = None,
     ) -> None:
-        address, self._headers = _split_url(url)
+        address, self._headers = split_url(url)
         if key_header is not None and (key := access_key_of(url)) is not None:
             self._headers = {key_header: key}
         self._pace = pace
         self._error_statuses = error_statuses
         self._read_credentials = read_credentials
         self._batches = True
-        self._url_secrets = self._secrets = _secret_parts(URL(url))
+        self._url_secrets = self._secrets = secret_parts(URL(url))
         self._url = address
         self.name = node_name(url)
         self._session = session
@@ -306,7 +307,7 @@ class RpcClient:
     def _authorization(self, credentials: str) -> dict[str, str]:
         user, _, password = credentials.partition(":")
         self._secrets = (*self._url_secrets, *([password] if password else []))
-        return _basic(user, password)
+        return basic_authorization(user, password)
 
     async def _exchange(self, body: bytes) -> bytes:
         if self._pace is not None:
@@ -417,80 +418,6 @@ def value_in(answer: msgspec.Raw | RpcRefused, kind: type[ResultT]) -> ResultT:
         raise SourceIncomplete(
             "One of the node's answers does not have the expected shape.", remedy="It is asked again."
         ) from None
-
-
-async def pause_asked_for(response: aiohttp.ClientResponse) -> int | None:
-    """For how many seconds whoever answers does not want to be asked: by header, or in words. None: nothing is said."""
-    asked = retry_after_seconds(response.headers.get("Retry-After"), datetime.now(UTC))
-    if asked is not None:
-        return asked
-    return pause_in((await response.content.read(_REFUSAL_BYTES_MAX)).decode("utf-8", "replace"))
-
-
-def pause_in(text: str) -> int | None:
-    """The seconds in a sentence such as "… and the query server is suspended for 5 s"."""
-    found = _SUSPENDED.search(text)
-    return None if found is None else min(int(found[1]), RETRY_AFTER_SECONDS_MAX)
-
-
-def retry_after_seconds(header: str | None, now: datetime) -> int | None:
-    """The delay in a Retry-After header: seconds or a date (RFC 9110, 10.2.3). None if unreadable."""
-    if header is None:
-        return None
-    text = header.strip()
-    if text.isascii() and text.isdigit() and len(text) <= 9:
-        return min(int(text), RETRY_AFTER_SECONDS_MAX)
-    try:
-        moment = parsedate_to_datetime(text[:64])
-        seconds = (moment - now).total_seconds()
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return min(max(0, round(seconds)), RETRY_AFTER_SECONDS_MAX)
-
-
-def node_name(url: str) -> str:
-    """Host and port of a node's URL, safe to show. Raises ConfigurationError, without an echo, if it is unusable."""
-    address, _ = _split_url(url)
-    return f"{address.host}:{address.port}"
-
-
-def _split_url(text: str) -> tuple[URL, dict[str, str]]:
-    """The URL without its credentials, and these as basic authentication (RFC 7617)."""
-    problem = ConfigurationError(
-        "A node's URL must be http:// or https:// with a host.", remedy="Correct the network's rpc_urls."
-    )
-    try:
-        url = URL(text)
-        user, password = url.user, url.password
-        bare = url.with_user(None).with_fragment(None) if url.absolute else url
-        port = bare.port
-    except (ValueError, TypeError):
-        raise problem from None
-    if bare.scheme not in ("http", "https") or not bare.host or port is None:
-        raise problem
-    if user is None and password is None:
-        return bare, {}
-    if ":" in (user or ""):
-        raise problem
-    return bare, _basic(user or "", password or "")
-
-
-def access_key_of(url: str) -> str | None:
-    """The name in a URL that has no password: some providers' access key."""
-    parts = URL(url)
-    return parts.user if parts.password is None else None
-
-
-def _basic(user: str, password: str) -> dict[str, str]:
-    return {"Authorization": aiohttp.encode_basic_auth(user, password, encoding="utf-8")}
-
-
-def _secret_parts(url: URL) -> tuple[str, ...]:
-    """What of a URL must not be shown even if a node repeats it: the password, and whatever may be a key."""
-    parts = (*url.parts, *url.raw_parts, *url.query.values())
-    long = [part for part in parts if len(part) >= _SECRET_LENGTH_MIN]
-    key = (url.user, url.raw_user) if url.password is None else ()  # a name alone may be an access key
-    return tuple(part for part in (url.password, url.raw_password, *key, *long) if part)
 
 
 def _request(request_id: int, call: Call) -> dict[str, Any]:

@@ -14,16 +14,8 @@ import pytest
 from aiohttp import web
 
 from tallystick.chains.evm.source import EvmOptions, EvmSource
-from tallystick.chains.json_rpc import (
-    RETRY_AFTER_SECONDS_MAX,
-    Answer,
-    Call,
-    RpcClient,
-    RpcLimits,
-    RpcRefused,
-    new_session,
-    retry_after_seconds,
-)
+from tallystick.chains.json_rpc import Answer, Call, RpcClient, RpcLimits, RpcRefused, new_session
+from tallystick.chains.pauses import RETRY_AFTER_SECONDS_MAX, retry_after_seconds
 from tallystick.core.errors import (
     BlockNotFound,
     ConfigurationError,

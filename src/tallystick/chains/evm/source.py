@@ -35,9 +35,9 @@ from tallystick.chains.json_rpc import (
     RpcLimits,
     RpcRefused,
     new_session,
-    node_name,
     value_in,
 )
+from tallystick.chains.node_urls import node_name
 from tallystick.chains.source import ChainIdentity, NodeState
 from tallystick.core.balance import AccountState
 from tallystick.core.chain import Block, BlockHeader, BlockRef, Channel, Head, MempoolSnapshot

@@ -33,7 +33,9 @@ from tenacity import (
 )
 from yarl import URL
 
-from tallystick.chains.json_rpc import RpcLimits, node_name, pause_asked_for, pause_in
+from tallystick.chains.json_rpc import RpcLimits
+from tallystick.chains.node_urls import node_name
+from tallystick.chains.pauses import pause_asked_for, pause_in
 from tallystick.chains.tron.chains import API_KEY_HEADER
 from tallystick.chains.tron.messages import Refusal
 from tallystick.core.errors import SourceIncomplete, SourceUnavailable

@@ -30,7 +30,8 @@ import msgspec
 
 from tallystick.chains.evm.token_info import TokenInfo
 from tallystick.chains.failover import Expected, Node, NodePool, Patience, not_found
-from tallystick.chains.json_rpc import RpcLimits, new_session, node_name
+from tallystick.chains.json_rpc import RpcLimits, new_session
+from tallystick.chains.node_urls import node_name
 from tallystick.chains.source import ChainIdentity, NodeState
 from tallystick.chains.tron.blocks import checked_block, header_of, shows_inner
 from tallystick.chains.tron.chains import chain_id_of
