@@ -187,3 +187,22 @@ def test_customers_see_names_they_know() -> None:
         "litecoin-regtest": "Litecoin regtest (test network)",
     }
     assert FAMILIES["evm"].title(evm_network("private", 31337)) is None
+
+
+@pytest.mark.parametrize(
+    ("network", "address", "has"),
+    [
+        (LITECOIN, "ltc1qw508d6qejxtdg4y5r3zarvary0c5xw7kgmn4n9", True),
+        (LITECOIN, "LTC1QW508D6QEJXTDG4Y5R3ZARVARY0C5XW7KGMN4N9", True),
+        (TRON, "TR7NHqjeKQxGTCi8q8ZY4pL8otSzgjLj6t", True),
+        (TRON, "0xa614f803b6fd780986a42c78ec9c7f77e6ded13c", False),
+        (ETHEREUM, "0x52908400098527886E0F7030069857D2E4169EE7", True),
+        (ETHEREUM, "0xd8da6bf26964af9d7eed9e03e53415d37aa96045", False),
+    ],
+)
+def test_a_customer_is_warned_where_nothing_betrays_a_typing_error(
+    network: Network, address: str, has: bool
+) -> None:
+    family = FAMILIES[network.family]
+    assert family.normalize(address, network)
+    assert family.has_checksum(address) is has

@@ -88,6 +88,10 @@ class Family(Protocol):
         """
         ...
 
+    def has_checksum(self, address: str) -> bool:
+        """Whether a typed address, which is one, would betray a typing error."""
+        ...
+
     def normalize_tx_hash(self, text: str) -> str:
         """The normal form of a transaction's hash somebody typed. Raises InvalidInput."""
         ...
@@ -172,6 +176,10 @@ class Evm:
     def check_destination(self, address: str, network: Network) -> str:
         """See Family.check_destination."""
         return evm_addresses.check_destination(address)
+
+    def has_checksum(self, address: str) -> bool:
+        """See Family.has_checksum. Upper and lower case are it (EIP-55)."""
+        return address == evm_addresses.display(address)
 
     def normalize_tx_hash(self, text: str) -> str:
         """See Family.normalize_tx_hash."""

@@ -91,7 +91,7 @@ async def consider_address(
         address=shown,
         parts=_parts(shown),
         is_sender=row is not None and address in row["senders"],
-        has_checksum=text.strip() == shown,
+        has_checksum=FAMILIES[refund.family].has_checksum(text.strip()),
     )
     words = _filled(texts.SURE, refund, view.merchant, view.network)
     return msgspec.structs.replace(view, **words), claimed

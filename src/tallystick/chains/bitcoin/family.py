@@ -68,6 +68,10 @@ class BitcoinFamily:
         """See Family.check_destination."""
         return addresses.check_destination(address, self._name, network.chain)
 
+    def has_checksum(self, address: str) -> bool:
+        """See Family.has_checksum. All have one."""
+        return True
+
     def normalize_tx_hash(self, text: str) -> str:
         """See Family.normalize_tx_hash."""
         return addresses.normalize_tx_hash(text)

@@ -80,6 +80,10 @@ class Tron:
         """See Family.check_destination."""
         return addresses.check_destination(address)
 
+    def has_checksum(self, address: str) -> bool:
+        """See Family.has_checksum. Base58check has one, hex has none."""
+        return address == addresses.display(addresses.normalize(address))
+
     def normalize_tx_hash(self, text: str) -> str:
         """See Family.normalize_tx_hash."""
         return addresses.normalize_tx_hash(text)
