@@ -21,14 +21,15 @@ class Network:
     """One configured network.
 
     `family` names the kind of addresses ("evm"), `chain` the chain in the family's terms (EVM: the decimal chain id).
-    `pegs` maps an asset key to the currency it is priced at par with, where the configuration says so.
-    `safety_depth` is in blocks: a deeper reorganisation halts crediting. `finality_tags` is whether the network says
-    which of its blocks are safe and finalized. `loose_times`: a miner may date a block ahead (Bitcoin's family: by up
-    to two hours), so that its time is believed only up to our own clock. `zero_conf_limit` is in base units of the
-    native coin: above it no payment counts at sight, unless the rule that lets it names an amount of its own; None: no
-    limit. `fee_rate_default` is in base units per 1,000 virtual bytes, for payments made while no node says a better
-    one; None where no payments are made up here. `has_accounts` is whether its nodes say what an address held at a
-    block, `tells_native` whether payments in its native coin are seen: where not, the coin cannot be asked for.
+    `pegs` maps an asset key to the currency it is priced at par with, where the configuration says so. `safety_depth`
+    is in blocks: a deeper reorganisation halts crediting. `finality_tags` is whether the network says which of its
+    blocks are safe and finalized. `loose_times`: a miner may date a block ahead (Bitcoin's family: by up to two
+    hours), so that its time is believed only up to our own clock. `zero_conf_limit` is in base units of the native
+    coin: above it, and in tokens, no payment counts at sight, unless the rule that lets it names an amount of its
+    own; None: no limit. `fee_rate_default` is in base units per 1,000 virtual bytes, for payments made while no node
+    says a better one; None where no payments are made up here. `has_accounts` is whether its nodes say what an
+    address held at a block, `tells_native` whether payments in its native coin are seen: where not, the coin cannot
+    be asked for.
     """
 
     name: str
