@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from tallystick.chains.bitcoin.choosing import DUST_RATE, Shortage, Unspent
+from tallystick.chains.bitcoin.choosing import DUST_RATE, FEE_RATE_MIN, Shortage, Unspent
 from tallystick.chains.bitcoin.descriptors import read_account_key
 from tallystick.chains.bitcoin.psbt import Built, Payment, build
 from tallystick.core.chain import NetworkView, is_final, required_with
@@ -115,11 +115,15 @@ def _dead_for_good(held: Sequence[HeldInput], network: Network, view: NetworkVie
 
 
 async def _fee_rate(connection: Connection, ctx: Context, network: Network) -> int | None:
-    """Base units per 1,000 virtual bytes: what a node said lately, else the configuration's; None: not known."""
+    """Base units per 1,000 virtual bytes: what a node said lately, else the configuration's; None: not known.
+
+    Never less than what every node relays, though some say so.
+    """
     row = await SQL.fee_rate_of.one(connection, network=network.name)
+    fee_rate = network.fee_rate_default
     if row is not None and row["fee_rate"] is not None and ctx.now() - row["fee_rate_at"] <= FEE_RATE_FRESH:
-        return int(row["fee_rate"])
-    return network.fee_rate_default
+        fee_rate = int(row["fee_rate"])
+    return None if fee_rate is None else max(fee_rate, FEE_RATE_MIN)
 
 
 def _changes(ctx: Context, built: Built | None, problem: str | None) -> dict[str, Any]:

@@ -374,23 +374,36 @@ async def test_paid_by_the_link_the_outputs_are_free_again(database_url: str, no
 
 
 async def test_the_fee_is_what_the_node_said_lately(database_url: str, node: Litecoind) -> None:
-    """Later it is the configuration's. Planted: an old rate believed."""
+    """Later it is the configuration's. Planted: an old rate believed; a rate that not every node relays."""
 
+    @dataclass
     class Estimates:
+        fee: int
+
         async def fee_rate(self) -> int:
-            return 77_000
+            return self.fee
 
     async with open_till(database_url, node) as till:
         ctx = till.shop.ctx
         network = ctx.networks[NETWORK]
         assert network.fee_rate_default == 10_000
-        await FeeWatch(ctx, network, cast("Source", Estimates())).look()
+
+        async def said(fee_rate: int) -> None:
+            await FeeWatch(ctx, network, cast("Source", Estimates(fee_rate))).look()
+
+        await said(77_000)
         virtual_bytes = 141  # at most, of one input and two outputs
         dear = await till.approved(await till.paid(2 * ASKED), rule="excess")
         assert dear["payment_request"]["psbt_fee"] == coins_text(virtual_bytes * 77).rstrip("0")
         till.clock.append(FEE_RATE_FRESH + timedelta(seconds=1))
         cheap = await till.approved(await till.paid(2 * ASKED), rule="excess")
         assert cheap["payment_request"]["psbt_fee"] == coins_text(virtual_bytes * 10).rstrip("0")
+        await said(150)
+        least = await till.approved(await till.paid(2 * ASKED), rule="excess")
+        assert least["payment_request"]["psbt_fee"] == coins_text(virtual_bytes).rstrip("0")
+        await said(9_000_000)
+        absurd = await till.approved(await till.paid(2 * ASKED), rule="excess")
+        assert "9000000 for 1,000 virtual bytes is beyond reason" in problem_of(absurd)
 
 
 async def test_the_command_line_shows_what_to_sign(database_url: str, node: Litecoind) -> None:

@@ -24,8 +24,9 @@ WEIGHT_MAX: Final = 400_000
 
 FEE_RATE_MIN: Final = 1_000
 FEE_RATE_MAX: Final = 5_000_000
-"""Base units per 1,000 virtual bytes. Below the first nodes relay nothing (`-minrelaytxfee`); the second is more than
-was ever asked for, and half of what `sendrawtransaction` itself refuses: an estimate above it is an error."""
+"""Base units per 1,000 virtual bytes. Below the first many nodes relay nothing (`-minrelaytxfee` before Bitcoin Core
+30); the second is more than was ever asked for, and half of what `sendrawtransaction` itself refuses: an estimate above
+it is an error."""
 
 FEE_MAX: Final = 10_000_000
 """Base units: what Core's own wallet pays for one transaction at most (`-maxtxfee`)."""
