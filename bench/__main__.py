@@ -46,7 +46,7 @@ TITLES = {
     ),
     "outputs": (
         "(f) intake of full Bitcoin blocks, against only fetching them and decoding them with a library",
-        "Bound by reading the bytes of 4,000 transactions and making 10,000 transfers, in Python; then by the database.",
+        "Bound by Python: reading the bytes of 4,000 transactions, making 10,000 transfers; then by the database.",
     ),
     "simulation": (
         "(e) steps of the simulation, checks and settling included, against commits and round trips there",
