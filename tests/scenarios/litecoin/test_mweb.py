@@ -62,8 +62,7 @@ async def pay_out_of_mweb(node: Litecoind, address: str) -> Pegout:
 async def test_a_payment_out_of_mweb_arrives_in_a_block_and_matures(shop: LiteShop, node: Litecoind) -> None:
     """Nothing before its block; then an output of the HogEx, paid after six blocks whatever fewer the rules ask.
 
-    Bugs planted: the maturity left out (paid after two blocks); sightings of MWEB transactions taken for payments
-    (detected under an id that is never mined).
+    Bugs planted: the maturity left out (paid after two blocks); the HogEx taken for any other transaction.
     """
     invoice = await shop.create()
     pegout = await pay_out_of_mweb(node, address_of(invoice))

@@ -49,7 +49,7 @@ async def test_the_payment_is_mined_again_elsewhere(
 ) -> None:
     """One credit; the anchor moves; confirmations restart; first evidence stays (F-CHAIN 2, 7).
 
-    Bugs planted: confirmations counted from the first block that held it; a second payment for a second block.
+    Bug planted: a block that left the chain still taken for the payment's place.
     """
     invoice, sent = await pay(shop, blocks=depth)
     before = payment_of(await shop.get(invoice))
