@@ -76,6 +76,7 @@ async def mine(world: World) -> str:
             waiting = chance.sample(waiting)
         elif chance.one_in(8):
             waiting = chance.shuffled(waiting)
+        waiting = list(place.chain.minable(waiting))  # what rests on others comes after them
         held += len(waiting)
         made = made_by_miner(world, place, place.chain.head) if blocks != LONG_RUN else []
         place.chain.mine(next_time(world, place), waiting, salt=chance.below(1 << 30), made=made)
@@ -97,7 +98,7 @@ def fork(world: World, place: Place, depth: int, length: int) -> None:
     ]
     gone = [one.hash for one in lost if chance.one_in(8)]
     for one in lost:
-        if one.hash in gone or one.is_made or not chance.one_in(6):
+        if one.hash in gone or one.is_made or not chance.one_in(2 if one.spends else 6):
             continue
         if one.spends:
             other = rival_of(world, place, one)

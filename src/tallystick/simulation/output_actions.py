@@ -44,7 +44,7 @@ def payment(world: World, place: Place, payees: Sequence[Payee], sender: str) ->
     chance = world.chance
     own = list(place.chain.unspent(script_of(sender)))
     spends = [chance.pick(own)] if own and chance.one_in(2) else []
-    count = chance.weighted([(1, 5), (2, 2), (INPUTS_MAX, 2)])
+    count = chance.weighted([(1, 2), (2, 2), (INPUTS_MAX, 3)])
     spends += [coin(sender, world.nonce(place, sender)) for _ in range(max(1, count) - len(spends))]
     outputs = list(payees)
     if not chance.one_in(4):
@@ -76,9 +76,9 @@ def rival_of(world: World, place: Place, one: Transaction) -> Transaction:
         payees = [(script_of(ELSEWHERE), 1 + chance.below(CHANGE_MAX))]
     if kind == "less":
         payees = [(to, max(1, amount - 1)) for to, amount in payees]
-    place_of_input = chance.below(len(one.spends))
+    place_of_input = len(one.spends) - 1 - (chance.below(len(one.spends)) if chance.one_in(2) else 0)
     others = [key for number, key in enumerate(one.spends) if number != place_of_input]
-    if chance.one_in(2):  # the rest of what it pays with comes from elsewhere
+    if not chance.one_in(3):  # the rest of what it pays with comes from elsewhere
         others = [coin(ELSEWHERE, world.nonce(place, ELSEWHERE)) for _ in others]
     return outbidding(one, payees, place=place_of_input, others=others, salt=chance.below(1 << 30))
 
@@ -139,6 +139,19 @@ async def move_coins(world: World) -> str:
     return f"{place.network.name} {shop.id[-4:]} moved {len(spends)} to {len(payees)} {sent.hash[:10]}"
 
 
+async def outbid(world: World) -> str:
+    """Somebody replaces a payment that waits: its sender by another fee or amount, or whoever shares a coin with it."""
+    place = some_output_place(world)
+    issued = {ask.address for ask in asks_on(world, place)}
+    waiting = [one for one in place.chain.mempool.values() if any(move.to in issued for move in one.moves)]
+    if not waiting:
+        return f"{place.network.name} no payment waits"
+    one = world.chance.pick(waiting)
+    other = rival_of(world, place, one)
+    place.chain.submit(other)
+    return f"{place.network.name} {one.hash[:10]} by {other.hash[:10]}"
+
+
 async def node_restarts(world: World) -> str:
     """A node starts anew and has not kept its mempool."""
     place = some_output_place(world)
@@ -153,7 +166,7 @@ def made_by_miner(world: World, place: Place, parent: SimulatedBlock) -> list[Tr
         return []
     chance, asks = world.chance, asks_on(world, place)
     made: list[Transaction] = []
-    if not asks or not chance.one_in(6):
+    if not asks or not chance.one_in(15):
         return made
     ask, salt = chance.pick(asks), chance.below(1 << 30)
     payees = [(ask.address, ask.amount), (script_of("miner"), 1 + chance.below(CHANGE_MAX))]

@@ -88,8 +88,9 @@ _ALWAYS: Final[tuple[tuple[Action, int], ...]] = (
 )
 _WITH_OUTPUTS: Final[tuple[tuple[Action, int], ...]] = (
     (output_actions.move_coins, 6),
+    (output_actions.outbid, 14),
     (output_actions.node_restarts, 1),
-    (shop_actions.change_rules, 3),
+    (shop_actions.change_rules, 5),
 )
 """What happens besides where a network is one of outputs."""
 

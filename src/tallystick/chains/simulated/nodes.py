@@ -21,6 +21,7 @@ from tallystick.chains.simulated.chain import (
     SimulatedChain,
     Transaction,
     build_block,
+    hashed,
 )
 from tallystick.chains.source import ChainIdentity
 from tallystick.core.balance import AccountState
@@ -78,9 +79,13 @@ def leave_out(_transactions: tuple[Transaction, ...]) -> tuple[Transaction, ...]
 
 
 def inflate(transactions: tuple[Transaction, ...]) -> tuple[Transaction, ...]:
-    """The lie that ten times as much was moved."""
+    """The lie that ten times as much was moved. What pays outputs has them in its hash, so it gets another one."""
     return tuple(
-        replace(one, moves=tuple([replace(move, amount=10 * move.amount) for move in one.moves]))
+        replace(
+            one,
+            hash=hashed("inflated", one.hash)[2:] if one.spends else one.hash,
+            moves=tuple([replace(move, amount=10 * move.amount) for move in one.moves]),
+        )
         for one in transactions
     )
 
