@@ -29,6 +29,11 @@ time is its producer's: it is set when the block is begun, and that clock and ou
 is older was sent before anybody asked, for another reason: the shop's own earlier payment to the same customer, read
 while a network that was away is caught up with."""
 
+LOOSE_CLOCK_ALLOWANCE: Final = timedelta(hours=2)
+"""The same where miners date blocks as they like (`Network.loose_times`): a block only has to be dated after the median
+of the eleven before it, which is an hour ago as a rule, and more while blocks are slow. A refund that is not recognised
+for its block's date looks unsent, and is paid again."""
+
 
 async def record_outgoing(
     connection: Connection, ctx: Context, network: Network, block: Block, counted: datetime
@@ -47,8 +52,9 @@ async def record_outgoing(
     again = [known[identity_of(transfer)] for transfer in ours if identity_of(transfer) in known]
     carried_out = {row["refund_id"] for row in rows if row["stands"]} | {row["refund_id"] for row in again}
     new: list[tuple[ObservedTransfer, Record]] = []
+    latest = counted + (LOOSE_CLOCK_ALLOWANCE if network.loose_times else CLOCK_ALLOWANCE)
     for transfer in ours:
-        refund = None if identity_of(transfer) in known else _choose(transfer, counted, watched, carried_out)
+        refund = None if identity_of(transfer) in known else _choose(transfer, latest, watched, carried_out)
         if refund is not None:
             carried_out.add(refund["id"])
             new.append((transfer, refund))
@@ -64,9 +70,9 @@ async def record_outgoing(
 
 
 def _choose(
-    transfer: ObservedTransfer, block_time: datetime, watched: Sequence[Record], carried_out: set[str]
+    transfer: ObservedTransfer, latest: datetime, watched: Sequence[Record], carried_out: set[str]
 ) -> Record | None:
-    """The refund that this transfer carries out, if any: never one asked for after the transfer was in a block.
+    """The refund that this transfer carries out, if any: never one asked for after `latest`, when it was in a block.
 
     First the one of which just this transaction was told, then one of which none was told, the oldest first; one that
     was given up only if no other expects it.
@@ -78,7 +84,7 @@ def _choose(
         and row["address"] == transfer.to
         and row["contract"] == transfer.contract
         and row["amount_sent"] == transfer.amount
-        and row["requested_at"] - CLOCK_ALLOWANCE <= block_time
+        and row["requested_at"] <= latest
     ]
 
     def rank(row: Record) -> tuple[bool, bool, bool, str]:
