@@ -149,15 +149,48 @@ async def test_a_failed_node_is_asked_last_for_as_long_as_it_takes(
 
 async def test_nodes_put_aside_are_asked_before_giving_up_the_next_due_first() -> None:
     family = Family(3)
-    for node, seconds in zip(family.node, (30, 20, 40), strict=True):
-        node.trouble = down(seconds)
-    with pytest.raises(SourceUnavailable):
-        await family.ask()
+    for position in (1, 0, 2):
+        family.node[position].trouble = down()
+        family.now += 1
+        family.pool.put_aside(family.node[position], down())
     assert [node.name for node in family.pool.in_order()] == ["b", "a", "c"]
     with pytest.raises(SourceUnavailable):
         family.pool.in_use()
     family.node[2].trouble = None
     assert await family.ask() == "c"
+
+
+async def test_a_node_that_wants_a_pause_is_not_asked_during_it() -> None:
+    """Also where there is no other: a provider suspends for longer whoever goes on asking.
+
+    Bug found: a lone node was asked again at once, and again, whatever pause it asked for.
+    """
+    family = Family(1)
+    (node,) = family.node
+    node.trouble = down(30)
+    with pytest.raises(SourceUnavailable):
+        await family.ask()
+    asked, node.trouble = node.asked, None
+    for family.now in (0.0, 12.0, 29.5):
+        for question in (family.ask, family.pool.identity):
+            with pytest.raises(SourceUnavailable, match="It is down") as caught:
+                await question()
+            assert caught.value.retry_after_seconds == pytest.approx(30 - family.now, abs=0.5)
+        await family.pool.confirm_agreement(header("another"))
+    assert node.asked == asked
+    family.now = 30.0
+    assert await family.ask() == "a"
+
+
+async def test_no_pause_is_longer_than_ten_minutes() -> None:
+    """Else one wrong answer would keep a network from being read for a day."""
+    family = Family(1)
+    family.node[0].trouble = down(86_400)
+    with pytest.raises(SourceUnavailable):
+        await family.ask()
+    family.node[0].trouble = None
+    family.now = 600.0
+    assert await family.ask() == "a"
 
 
 async def test_the_first_problem_is_told() -> None:

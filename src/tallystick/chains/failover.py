@@ -3,8 +3,10 @@
 For: the families' sources. A family says how one node is asked; which node is, is decided here.
 Holds true: a node is used only after its chain and first block were compared with the configuration and with the other
 nodes, again after every trouble. Nodes are tried in the configured order; one that failed is put aside for a while, but
-is asked before giving up. One on a wrong chain stops the network until it is put right: no other covers it up. Who
-named a block is remembered, so that the others are asked whether they have it.
+is asked before giving up, unless it said for how long it does not want to be asked: then it is left in peace so long
+(at most `REST_SECONDS_MAX`), for whoever goes on asking is refused for longer. One on a wrong chain stops the network
+until it is put right: no other covers it up. Who named a block is remembered, so that the others are asked whether they
+have it.
 Must not: know how a family asks, retry by itself, read a clock of its own, or take silence for an answer.
 
 How a family uses it: it subclasses `Node` by what it needs to ask one, and gives two hooks. `read_identity(node)`
@@ -20,6 +22,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from math import ceil
 from typing import Final, Generic, TypeVar
 
 from tallystick.chains.source import ChainIdentity, NodeState
@@ -36,6 +39,9 @@ from tallystick.core.errors import (
 
 ResultT = TypeVar("ResultT")
 
+REST_SECONDS_MAX: Final = 600
+"""No node is left in peace for longer, whatever it says: it may be wrong, or be put right meanwhile."""
+
 _ORIGINS_REMEMBERED_MAX: Final = 1024
 _NOT_ASKED: Final = "It has not been asked yet."
 
@@ -45,18 +51,26 @@ class Node:
     """A node and its health as last seen. Subclass it (`kw_only`) by what a family needs to ask it.
 
     `name` is safe to show. `verified`: it was asked for its chain since its last trouble. `wrong_chain`: what it
-    answered last was wrong. `aside_until` is a moment of the pool's clock. `height` is that of its newest block.
+    answered last was wrong. `aside_until` and `rest_until` are moments of the pool's clock; until the latter it does
+    not want to be asked at all. `height` is that of its newest block.
     """
 
     name: str
     verified: bool = False
     wrong_chain: bool = False
     aside_until: float = 0.0
+    rest_until: float = 0.0
     height: int | None = None
     problem: str | None = None
 
 
 NodeT = TypeVar("NodeT", bound=Node)
+
+
+class _Resting(SourceUnavailable):
+    """The node was not asked: it does not want to be for a while."""
+
+    code = "source_unavailable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +175,7 @@ class NodePool(Generic[NodeT]):
                 result = await question(node)
             except WrongChain:
                 raise
-            except BlockNotFound as error:  # it lags, which is no reason to leave it aside
+            except (BlockNotFound, _Resting) as error:  # lagging and resting are no trouble
                 first_problem = first_problem or error
             except SourceError as error:
                 self.put_aside(node, error)
@@ -174,7 +188,9 @@ class NodePool(Generic[NodeT]):
     def put_aside(self, node: NodeT, error: SourceError) -> None:
         """Prefer other nodes for a while, no less than the node asks for; then check its chain anew."""
         asked = error.retry_after_seconds if isinstance(error, SourceUnavailable) else None
-        node.aside_until = self._now() + max(self._patience.aside_seconds, asked or 0)
+        now = self._now()
+        node.aside_until = now + max(self._patience.aside_seconds, asked or 0)
+        node.rest_until = now + min(asked or 0, REST_SECONDS_MAX)
         node.verified = False
         node.problem = error.what
         if self._on_trouble is not None:
@@ -259,7 +275,18 @@ class NodePool(Generic[NodeT]):
             raise self._refuse(node, f"serves chain {found}, but {self._expected.chain} is configured")
 
     async def _verify(self, node: NodeT) -> None:
-        """Compare the node's chain and first block with ours. Raises WrongChain or another SourceError."""
+        """Compare the node's chain and first block with ours. Raises WrongChain or another SourceError.
+
+        Every node that failed is asked through here first; so here it is seen whether it wants to be.
+        """
+        rest = ceil(node.rest_until - self._now())
+        if rest > 0:
+            raise _Resting(
+                node.problem or "The node does not want to be asked for a while.",
+                object_id=node.name,
+                remedy=f"It is asked again in {rest} s, which is what it wants.",
+                retry_after_seconds=rest,
+            )
         try:
             found = await self._read_identity(node)
         except WrongChain:
@@ -296,6 +323,8 @@ class NodePool(Generic[NodeT]):
                 return await self._search(node, chain)
         except WrongChain:
             raise
+        except _Resting:
+            return None
         except SourceError as error:
             self.put_aside(node, error)
         except TimeoutError:

@@ -126,6 +126,7 @@ async def test_block_faults_are_noticed_and_pass(world: World, fault: CoreFault)
 @pytest.mark.parametrize("fault", ANY_CALL_FAULTS)
 async def test_any_call_faults_end_in_time_and_pass(world: World, fault: Fault) -> None:
     """F-NODE 5: an error of the tree, within the limits, for whatever is asked."""
+    world.proxy.retry_after = "0"
     questions: list[Callable[[], Awaitable[object]]] = [
         lambda: world.source.block_at(world.height),
         world.source.mempool,
