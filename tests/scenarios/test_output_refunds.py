@@ -11,12 +11,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from embit.psbt import PSBT
 
 from tallystick.chains.bitcoin.addresses import display
 from tallystick.core.chain import Channel, ObservedTransfer
 from tallystick.core.refund import RefundRule
 from tallystick.services import objects, refund_decisions, refunds
 from tallystick.services.refunds import NewRefund
+from tallystick.workers.refunds import PSBT_EVERY, RefundWatch
 from tests.support.outputs import ACTOR, ASKED, OUTPUTS, Till, coin, hash_of, open_till
 
 SCRIPT = f"0014{hash_of('customer')[:40]}"
@@ -55,6 +57,21 @@ async def look(till: Till, refund: objects.Refund) -> objects.Refund:
         return await refunds.get_refund(connection, till.ctx, till.merchant_id, refund.id)
 
 
+def spends(refund: objects.Refund) -> set[tuple[str, int]]:
+    """The outputs that its PSBT spends; none without one."""
+    request = refund.payment_request
+    assert request is not None
+    if request.psbt is None:
+        return set()
+    return {(one.txid.hex(), one.vout) for one in PSBT.from_base64(request.psbt).tx.vin}
+
+
+async def renewed(till: Till) -> int:
+    """How many PSBTs the refund watch makes anew after a while."""
+    till.clock.advance(PSBT_EVERY.total_seconds())
+    return await RefundWatch(till.ctx).renew()
+
+
 def sent(text: str, amount: int = ASKED) -> ObservedTransfer:
     """A transfer to the customer."""
     return ObservedTransfer(hash_of(text), Channel.OUTPUT, 0, "", SCRIPT, None, amount, (coin(text),))
@@ -73,3 +90,22 @@ async def test_a_refund_is_recognised_in_a_block_dated_before_it(till: Till, ear
     dated = till.clock.at - timedelta(hours=2, seconds=early)
     await till.mine(sent("refund"), time=dated)
     assert (await look(till, refund)).status == status
+
+
+async def test_a_psbt_whose_output_was_replaced_for_good_is_made_anew(till: Till) -> None:
+    """A payment that the PSBT spends left the chain, and another transaction spent what it needs.
+
+    A defect once: only an output that was spent elsewhere was given up, so that the refund waited for ever for one that
+    can never come. Bug planted: given up as soon as it is replaced, though a reorganisation may bring it back.
+    """
+    invoice, own = await paid(till, 2 * ASKED)
+    _, largest = await paid(till, 8 * ASKED)
+    refund = await approved(till, invoice, rule=RefundRule.EXCESS)
+    assert spends(refund) == {(largest.tx_hash, 0)}
+    await till.reorganise(2, [])
+    await till.mine(spends={largest.spend_keys[0]: hash_of("another transaction")})
+    assert await renewed(till) == 0
+    assert spends(await look(till, refund)) == set()
+    await till.mine()
+    assert await renewed(till) == 1
+    assert spends(await look(till, refund)) == {(own.tx_hash, 0)}

@@ -37,17 +37,20 @@ class StoredOutput:
 
 @dataclass(frozen=True, slots=True)
 class HeldInput:
-    """An output that a refund's PSBT spends. `stands`: in the best chain; `spent`: the block there that spends it."""
+    """An output that a refund's PSBT spends. `stands`: in the best chain.
+
+    `lost`: the block there that spends it, or that rules out the transaction which makes it.
+    """
 
     transfer_id: str
     outpoint: tuple[str, int]
     stands: bool
-    spent: Anchor | None
+    lost: Anchor | None
 
     @property
     def usable(self) -> bool:
         """Whether a transaction that spends it can be mined now."""
-        return self.stands and self.spent is None
+        return self.stands and self.lost is None
 
 
 async def unspent_outputs(connection: Connection, refund: StoredRefund, wallet_id: str) -> list[StoredOutput]:
@@ -89,12 +92,12 @@ async def hold(connection: Connection, refund_id: str, transfer_ids: Sequence[st
 
 
 def _held(row: Record) -> HeldInput:
-    spent = row["spent_hash"]
+    lost = row["lost_hash"]
     return HeldInput(
         transfer_id=row["transfer_id"],
         outpoint=(row["tx_hash"], row["ordinal"]),
         stands=row["stands"],
-        spent=None if spent is None else _anchor(spent, row["spent_height"], row["spent_time"]),
+        lost=None if lost is None else _anchor(lost, row["lost_height"], row["lost_time"]),
     )
 
 

@@ -3,8 +3,8 @@
 For: `services.refund_writing` (refunds that may be signed) and the refund watch. Holds true: an output is held by one
 refund at most; only outputs that are final by the network's requirement, and mature, are spent. A PSBT stays the same
 for as long as it can be mined, whatever people decide meanwhile: signed twice it is one transaction. Another takes its
-place only once what spent one of its outputs elsewhere is final, so that no reorganisation lets both be mined. Whoever
-asks holds the invoice's lock; the wallets are locked here, after it.
+place only once what spent one of its outputs elsewhere, or replaced the payment that made one, is final, so that no
+reorganisation lets both be mined. Whoever asks holds the invoice's lock; the wallets are locked here, after it.
 Must not: change a refund's status, sign, or know how a transaction is built (`chains.bitcoin.psbt` does).
 """
 
@@ -110,8 +110,8 @@ def _unspent(output: StoredOutput) -> Unspent:
 
 
 def _dead_for_good(held: Sequence[HeldInput], network: Network, view: NetworkView) -> bool:
-    """Whether a transaction that spends all of these can never be mined: one was spent elsewhere, and that is final."""
-    return any(one.spent is not None and is_final(one.spent, network.requirement, view) for one in held)
+    """Whether a transaction that spends all of these can never be mined: what took one of them away is final."""
+    return any(one.lost is not None and is_final(one.lost, network.requirement, view) for one in held)
 
 
 async def _fee_rate(connection: Connection, ctx: Context, network: Network) -> int | None:

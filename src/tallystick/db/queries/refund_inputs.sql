@@ -23,17 +23,20 @@ ORDER BY t.amount DESC, t.id
 LIMIT :row_count;
 
 -- name: inputs_of
--- What a refund's PSBT spends: whether the output is in the best chain, and the block of it that spends it, if one does.
+-- What a refund's PSBT spends: whether the output is in the best chain, and the block of it that spends the output, or what
+-- the output's own transaction needs, if one does.
 SELECT i.transfer_id, t.tx_hash, t.ordinal,
     EXISTS (SELECT 1 FROM anchors AS k JOIN blocks AS b ON b.network = k.network AND b.hash = k.block_hash
             WHERE k.transfer_id = i.transfer_id AND b.in_best_chain) AS stands,
-    s.hash AS spent_hash, s.height AS spent_height, s.time AS spent_time
+    s.hash AS lost_hash, s.height AS lost_height, s.time AS lost_time
 FROM refund_inputs AS i
 JOIN transfers AS t ON t.id = i.transfer_id
 LEFT JOIN LATERAL (
     SELECT b.hash, b.height, b.time
-    FROM spendings AS p JOIN blocks AS b ON b.network = p.network AND b.hash = p.block_hash AND b.in_best_chain
-    WHERE p.transfer_id = i.transfer_id
+    FROM (SELECT network, block_hash FROM spendings WHERE transfer_id = i.transfer_id
+          UNION ALL SELECT network, block_hash FROM conflicts WHERE transfer_id = i.transfer_id) AS p
+    JOIN blocks AS b ON b.network = p.network AND b.hash = p.block_hash AND b.in_best_chain
+    ORDER BY b.height
     LIMIT 1
 ) AS s ON true
 WHERE i.refund_id = :refund_id
