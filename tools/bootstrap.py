@@ -405,8 +405,8 @@ def install_chromium() -> dict[str, str]:
 
 def find_litecoind() -> str | None:
     """A Litecoin Core that is there: $TALLYSTICK_LITECOIND, one on the PATH, or the one that we unpacked."""
-    named = os.environ.get("TALLYSTICK_LITECOIND") or shutil.which("litecoind")
-    return named or (str(OWN_LITECOIND) if OWN_LITECOIND.exists() else None)
+    found = os.environ.get("TALLYSTICK_LITECOIND") or shutil.which("litecoind")
+    return found or (str(OWN_LITECOIND) if OWN_LITECOIND.exists() else None)
 
 
 def unpack_litecoind() -> bool:
@@ -433,7 +433,6 @@ def install_litecoind() -> dict[str, str]:
 def write_environment(environment: Mapping[str, str]) -> None:
     """Notes for the Makefile where the programs of the tests are."""
     lines = [f"export {name}={shlex.quote(value)}\n" for name, value in environment.items()]
-    STAMPS.mkdir(exist_ok=True)
     (STAMPS / "environment").write_text("".join(lines))
 
 
