@@ -137,6 +137,12 @@ class RpcBeyond(SourceUnavailable):
     code = "source_unavailable"
 
 
+class RpcTooLarge(RpcBeyond):
+    """The answer is larger than `RpcLimits` lets in. Less of it can be asked for."""
+
+    code = "source_unavailable"
+
+
 class RpcUnauthorized(RpcBeyond):
     """The node does not accept our name and password (HTTP 401)."""
 
@@ -388,7 +394,7 @@ class RpcClient:
         return SourceUnavailable(what, object_id=self.name, remedy="It is asked again.")
 
     def _too_large(self) -> SourceUnavailable:
-        return RpcBeyond(
+        return RpcTooLarge(
             f"The node's answer is larger than {self._limits.response_bytes_max} bytes.",
             object_id=self.name,
             remedy="Raise the network's limit if its blocks are that large.",

@@ -16,7 +16,16 @@ from tallystick.chains.bitcoin.source import BitcoinOptions, BitcoinSource
 from tallystick.chains.json_rpc import RpcClient, RpcLimits, new_session
 from tallystick.core.chain import MempoolSnapshot, ObservedTransfer, Trait
 from tallystick.core.errors import SourceUnavailable
-from tests.support.core_stub import FINAL, REPLACEABLE, StubCore, filler, make_transaction, p2tr, p2wpkh
+from tests.support.core_stub import (
+    FINAL,
+    REPLACEABLE,
+    CoreStubServer,
+    StubCore,
+    filler,
+    make_transaction,
+    p2tr,
+    p2wpkh,
+)
 from tests.support.litecoind import COIN, FEE, UNREPLACEABLE, Coin, Litecoind
 from tests.support.lying_core import CoreFault, LyingCore
 
@@ -303,6 +312,24 @@ async def test_time_for_bodies_is_bounded() -> None:
     looks._post = slow  # type: ignore[method-assign]
     await looks.look()
     assert 0 < looks.bodies() <= 2 * reading.BODIES_PER_BATCH_MAX
+
+
+async def test_large_transactions_hide_no_payment() -> None:
+    """Whoever fills the mempool with them makes one batch larger than what we let in.
+
+    Bug found: the look failed, and with it every later one, since it asked for the same again.
+    """
+    node = StubCore()
+    node.submit([make_transaction([("ee" * 32, 0)], [(COIN, p2tr("x"))] * 300), *filler(100, 500, 1)])
+    payment = make_transaction([("aa" * 32, 0)], [(COIN, p2tr("ours"))])
+    node.submit([payment])
+    limits = RpcLimits(response_bytes_max=20_000, batch_size_max=500, attempts_max=1)
+    async with CoreStubServer(node) as server, new_session(limits) as session:
+        memory, rpc = MempoolMemory(), RpcClient(server.url, session, limits)
+        snapshot = await read_mempool(rpc, memory, (), RULES["bitcoin"], lambda: 0.0)
+    assert of(snapshot, payment.txid)
+    assert len(snapshot.transfers) == 501
+    assert memory.known == set(node.mempool)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,15 @@ from tallystick.chains.bitcoin.messages import (
     MempoolInfo,
 )
 from tallystick.chains.bitcoin.transactions import RawTransaction, transaction_alone
-from tallystick.chains.json_rpc import Answer, Batch, Call, RpcClient, RpcRefused, value_in
+from tallystick.chains.json_rpc import (
+    Answer,
+    Batch,
+    Call,
+    RpcClient,
+    RpcRefused,
+    RpcTooLarge,
+    value_in,
+)
 from tallystick.chains.source import MEMPOOL_ASKED_MAX
 from tallystick.core.chain import BlockHeader, MempoolSnapshot, ObservedTransfer, Trait
 from tallystick.core.errors import SourceIncomplete, SourceUnavailable
@@ -177,7 +185,18 @@ def _parts(ids: Sequence[str]) -> Iterable[Sequence[str]]:
 async def _read_bodies(
     rpc: RpcClient, memory: MempoolMemory, shown: _List, ids: Sequence[str], rules: Rules, at: float
 ) -> None:
-    answers = await rpc.batch([Call("getrawtransaction", [one]) for one in ids], _MIXED_BATCH)
+    """Read the bodies of these ids. One that alone is too large for us is left out for good."""
+    try:
+        answers = await rpc.batch([Call("getrawtransaction", [one]) for one in ids], _MIXED_BATCH)
+    except RpcTooLarge:
+        # Anybody can fill a mempool with large transactions: they must not hide those behind them.
+        if len(ids) == 1:
+            memory.known.add(ids[0])
+            return
+        half = len(ids) // 2
+        for part in (ids[:half], ids[half:]):
+            await _read_bodies(rpc, memory, shown, part, rules, at)
+        return
     read: list[RawTransaction] = []
     for tx_hash, answer in zip(ids, answers, strict=True):
         if isinstance(answer, RpcRefused):
