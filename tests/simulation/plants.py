@@ -710,3 +710,75 @@ def locks_are_taken_backwards(ground: Ground) -> None:
         return networks_of
 
     ground.put("tallystick.db.invoices.networks_of", make)
+
+
+# -- outputs
+
+
+@plant(2, "conflict-absent", "sighting-absent")
+def a_conflict_is_seen_on_the_first_input(ground: Ground) -> None:
+    """Of what a transaction uses up, only the first is stored: who spends another of its inputs is not noticed."""
+
+    def make(real: Any) -> Any:
+        async def record_spends(connection: Any, network: Any, transfers: Any) -> None:
+            await real(
+                connection, network, [replace(one, spend_keys=one.spend_keys[:1]) for one in transfers]
+            )
+
+        return record_spends
+
+    ground.put("tallystick.db.spends.record_spends", make)
+    ground.put("tallystick.db.sightings.record_spends", make)
+
+
+@plant(2, "immature-final", "payment-confirmed")
+def maturity_is_ignored(ground: Ground) -> None:
+    """What a miner made counts as confirmed as soon as anything else would, long before it can be spent."""
+    ground.put("tallystick.core.invoice.required_with", lambda real: lambda requirement, traits: requirement)
+
+
+@plant(2, "risk-taken", "payment-confirmed")
+def a_replaceable_sighting_counts(ground: Ground) -> None:
+    """A rule that lets sightings count lets all of them, also those that their senders can replace."""
+    ground.put(
+        "tallystick.core.assess.counts_at_sight", lambda real: lambda requirement, _: requirement.zero_conf
+    )
+
+
+@plant(7, "time-ahead")
+def a_miner_sets_our_clock(ground: Ground) -> None:
+    """A block that is dated ahead of its time ends windows: how far the chain was read is what its miner wrote."""
+
+    def make(real: Any) -> Any:
+        async def connect(connection: Any, network: Any, header: Any, now: Any) -> Any:
+            return await real(connection, replace(network, loose_times=False), header, now)
+
+        return connect
+
+    ground.put("tallystick.services.intake._connect", make)
+
+
+@plant(2, "spending-untrue")
+def a_spending_is_looked_for_among_earlier_blocks(ground: Ground) -> None:
+    """Which outputs of ours a block spends is asked before its own are stored: one that it made itself is missed."""
+    ground.put("tallystick.services.intake._record_spendings", _of_other_blocks)
+
+
+def _of_other_blocks(real: Any) -> Any:
+    async def record_spendings(connection: Any, network: Any, block: Any) -> None:
+        own = {transfer.tx_hash for transfer in block.transfers}
+        spends = {key: by for key, by in block.spends.items() if key.rpartition(":")[0] not in own}
+        await real(connection, network, replace(block, spends=spends))
+
+    return record_spendings
+
+
+@plant(2, "internal-untrue")
+def ones_own_coins_are_income(ground: Ground) -> None:
+    """Who pays is told by the sender's address, as on accounts: outputs have none, so nothing is one's own."""
+
+    ground.put("tallystick.services.intake.origins_of", lambda real: _nobodys)
+
+
+async def _nobodys(_connection: Any, _network: Any, ours: Any, _merchants: Any) -> list[set[str]]:
+    return [set() for _ in ours]
