@@ -275,6 +275,18 @@ async def test_a_nodes_password_of_the_day_is_read_anew(tmp_path: Path) -> None:
         await source.close()
 
 
+async def test_a_nodes_password_goes_to_no_service_elsewhere(tmp_path: Path) -> None:
+    """A second node is often a provider's, with a key in its path. Bug found: it was sent our own node's password."""
+    cookie = tmp_path / ".cookie"
+    cookie.write_text("__cookie__:secretword")
+    node = StubCore()
+    urls = ("https://provider.invalid/v1/key", "http://user@127.0.0.1:1", "HTTP://127.0.0.1:2/a@b")
+    source = BitcoinSource(options(node, *urls, cookie=cookie))
+    given = [one.rpc._read_credentials is not None for one in source._pool.nodes]
+    await source.close()
+    assert given == [False, False, True]
+
+
 async def test_a_url_with_a_password_does_not_need_the_file(tmp_path: Path) -> None:
     node = StubCore()
     async with CoreStubServer(node) as server:

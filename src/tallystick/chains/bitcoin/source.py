@@ -28,6 +28,7 @@ from typing import Final, TypeVar
 
 import aiohttp
 import msgspec
+from yarl import URL
 
 from tallystick.chains.bitcoin.blocks import RULES, checked_block, header_of
 from tallystick.chains.bitcoin.hints import Hints
@@ -93,7 +94,8 @@ class BitcoinOptions:
     """One network of the family. Times are seconds.
 
     `chain` is one of `GENESIS`. `cookie_file` is where a node on this machine writes its password of the day; it holds
-    for those of the URLs that have none. `hint_urls` are the node's ZMQ publishers (`tcp://host:port`).
+    for those of the `http:` URLs that have none. Such nodes speak no TLS: `https:` is somebody else's service, which has
+    no business with that password. `hint_urls` are the node's ZMQ publishers (`tcp://host:port`).
     `fee_target_blocks`: fees are estimated for a confirmation within so many.
     """
 
@@ -153,7 +155,7 @@ class BitcoinSource:
         self._session = new_session(limits)
         nodes: list[_Node] = []
         for url in self._options.rpc_urls:
-            read = None if cookie is None or "@" in url else _cookie_reader(cookie)
+            read = None if cookie is None or not _takes_cookie(url) else _cookie_reader(cookie)
             client = RpcClient(
                 url, self._session, limits, read_credentials=read, error_statuses=_ERROR_STATUSES
             )
@@ -346,6 +348,12 @@ def _without_block(node: _Node, refused: RpcRefused, height: int) -> SourceUnava
             remedy="Name a node that still has it, or download the chain again with more room (Core's -prune).",
         )
     return _in_words(node, refused)
+
+
+def _takes_cookie(url: str) -> bool:
+    """Whether the password of a node on this machine may be sent there."""
+    parts = URL(url)
+    return parts.scheme == "http" and parts.user is None and parts.password is None
 
 
 def _cookie_reader(path: Path) -> Callable[[], str]:
