@@ -178,6 +178,7 @@ def test_a_network_of_trons_family() -> None:
         (bitcoin(native={"symbol": "LTC", "decimals": 18}), "decimals: is 8"),
         (bitcoin(rpc_cookie_file="cookie"), "whole path"),
         (bitcoin(zmq=["127.0.0.1:28332"]), "zmq: address 1"),
+        (bitcoin(zmq=["ipc:///" + "a" * 107]), "zmq: address 1"),
         (bitcoin(zmq=["tcp://user:secret@127.0.0.1:28332"]), "zmq: address 1"),
         (bitcoin(zero_conf_limit="a lot"), "zero_conf_limit: must be an amount of LTC"),
         (bitcoin(zero_conf_limit="0.000000001"), "zero_conf_limit: must be an amount of LTC"),

@@ -23,7 +23,8 @@ FEE_RATE_MAX: Final = 100_000_000
 """Base units per 1,000 virtual bytes: a whole coin for a payment of 1,000 bytes is a mistake."""
 
 PATH_LENGTH_MAX: Final = 4096
-_ZMQ: Final = re.compile(r"tcp://[^\s/@]{1,255}:[0-9]{1,5}|ipc://[^\s@]{1,255}", re.ASCII)
+# Paths of sockets have at most 107 bytes: ZMQ cannot connect to longer ones.
+_ZMQ: Final = re.compile(r"tcp://[^\s/@]{1,255}:[0-9]{1,5}|ipc://[^\s@]{1,107}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,8 +94,8 @@ class BitcoinOptions:
     """One network of the family. Times are seconds.
 
     `chain` is one of `GENESIS`. `cookie_file` is where a node on this machine writes its password of the day; it holds
-    for those of the `http:` URLs that have none. Such nodes speak no TLS: `https:` is somebody else's service, which has
-    no business with that password. `hint_urls` are the node's ZMQ publishers (`tcp://host:port`).
+    for those of the `http:` URLs that have none. Such nodes speak no TLS: `https:` is somebody else's service, which
+    has no business with that password. `hint_urls` are the node's ZMQ publishers (`tcp://host:port`).
     `fee_target_blocks`: fees are estimated for a confirmation within so many.
     """
 
