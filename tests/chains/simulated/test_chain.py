@@ -12,17 +12,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tallystick.chains.simulated.chain import (
+from tallystick.chains.simulated.blocks import (
     NO_PARENT,
-    Impossible,
     SimulatedBlock,
-    SimulatedChain,
     Transaction,
     build_block,
     content_digest,
     expected_hash,
     inner_digest,
 )
+from tallystick.chains.simulated.chain import Impossible, SimulatedChain
 from tallystick.chains.simulated.transactions import (
     address_of,
     batch,

@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from tallystick.chains.simulated.chain import SimulatedChain, Transaction
+from tallystick.chains.simulated.blocks import Transaction
+from tallystick.chains.simulated.chain import SimulatedChain
 from tallystick.chains.simulated.nodes import NodeFault, SimulatedNode
 from tallystick.chains.simulated.source import SimulatedSource
 from tallystick.chains.simulated.transactions import address_of, instead_of, native

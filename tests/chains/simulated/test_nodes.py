@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tallystick.chains.simulated.chain import SimulatedBlock, SimulatedChain, Transaction, expected_hash
+from tallystick.chains.simulated.blocks import SimulatedBlock, Transaction, expected_hash
+from tallystick.chains.simulated.chain import SimulatedChain
 from tallystick.chains.simulated.nodes import NodeFault, SimulatedNode, inflate, leave_out
 from tallystick.chains.simulated.source import ASIDE_QUESTIONS, SimulatedSource
 from tallystick.chains.simulated.transactions import (

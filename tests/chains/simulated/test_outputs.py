@@ -11,7 +11,8 @@ from datetime import timedelta
 
 import pytest
 
-from tallystick.chains.simulated.chain import Impossible, SimulatedChain, Transaction
+from tallystick.chains.simulated.blocks import Transaction
+from tallystick.chains.simulated.chain import Impossible, SimulatedChain
 from tallystick.chains.simulated.nodes import SimulatedNode
 from tallystick.chains.simulated.outputs import coin, coinbase, outbidding, paying, pegout, script_of
 from tallystick.chains.simulated.source import SimulatedSource
@@ -81,7 +82,7 @@ def test_any_shared_input_excludes(world: World, place: int) -> None:
     coins = [coin("payer", number) for number in range(3)]
     first = paying(coins, [(SHOP, 10)])
     world.chain.submit(first)
-    rival = outbidding(first, [(CUSTOMER, 1)], place=place, others=[coin("other", 1)])
+    rival = paying([coin("other", 1), coins[place]], [(CUSTOMER, 1)])
     world.chain.submit(rival)
     assert list(world.chain.mempool) == [rival.hash]
     world.mine()
