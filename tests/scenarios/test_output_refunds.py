@@ -16,6 +16,7 @@ from embit.psbt import PSBT
 from tallystick.chains.bitcoin.addresses import display
 from tallystick.core.chain import Channel, ObservedTransfer
 from tallystick.core.refund import RefundRule
+from tallystick.db import refund_inputs
 from tallystick.services import objects, refund_decisions, refunds
 from tallystick.services.refunds import NewRefund
 from tallystick.workers.refunds import PSBT_EVERY, RefundWatch
@@ -109,3 +110,19 @@ async def test_a_psbt_whose_output_was_replaced_for_good_is_made_anew(till: Till
     await till.mine()
     assert await renewed(till) == 1
     assert spends(await look(till, refund)) == {(own.tx_hash, 0)}
+
+
+async def test_outputs_are_sought_among_the_newest(till: Till, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many ever came and were spent, a refund that waits for an output costs the same every minute.
+
+    A defect once: every output that a merchant ever received was looked through, a second for a million.
+    """
+    monkeypatch.setattr(refund_inputs, "NEWEST_MAX", 2)
+    invoice, _ = await paid(till, 8 * ASKED)
+    newest = set()
+    for _ in range(2):
+        till.clock.advance(1)
+        _, transfer = await paid(till, 2 * ASKED)
+        newest.add((transfer.tx_hash, 0))
+    refund = await approved(till, invoice, amount="0.0003")
+    assert len(spends(refund) & newest) == len(spends(refund)) == 1

@@ -20,6 +20,10 @@ SQL: Final = load("refund_inputs")
 UNSPENT_MAX: Final = 1_000
 """Outputs that are looked at for one choice: the largest ones suffice, or a transaction could not hold them."""
 
+NEWEST_MAX: Final = 10_000
+"""A merchant's newest outputs on a network, spent ones included, among which those are sought: coins that lie longer
+are none that refunds should need, and looking through all that ever came takes seconds where a million did."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredOutput:
@@ -54,7 +58,7 @@ class HeldInput:
 
 
 async def unspent_outputs(connection: Connection, refund: StoredRefund, wallet_id: str) -> list[StoredOutput]:
-    """The wallet's largest unspent outputs on the refund's network that no other refund holds."""
+    """The wallet's largest unspent outputs on the refund's network that no other refund holds, among NEWEST_MAX."""
     rows = await SQL.unspent_outputs.all(
         connection,
         family=refund.family,
@@ -62,6 +66,7 @@ async def unspent_outputs(connection: Connection, refund: StoredRefund, wallet_i
         merchant_id=refund.merchant_id,
         network=refund.asset.network,
         refund_id=refund.id,
+        newest_count=NEWEST_MAX,
         row_count=UNSPENT_MAX,
     )
     return [

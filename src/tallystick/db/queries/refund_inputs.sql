@@ -8,13 +8,19 @@ ORDER BY created_at DESC, id DESC
 FOR NO KEY UPDATE;
 
 -- name: unspent_outputs
--- The largest outputs of a wallet that no block of the best chain spends and no other refund holds, whatever their depth.
+-- The largest outputs of a wallet that no block of the best chain spends and no other refund holds, whatever their depth,
+-- among the merchant's newest: of a million nearly all were spent, and refunds without a PSBT ask again every minute.
 SELECT t.id, t.tx_hash, t.ordinal, t.amount, t.recipient, t.traits, a.derivation_index, b.hash, b.height, b.time
-FROM transfers AS t
+FROM (
+    SELECT * FROM transfers AS f
+    WHERE f.merchant_id = :merchant_id AND f.network = :network AND f.channel = 'output'
+    ORDER BY f.first_seen_at DESC
+    LIMIT :newest_count
+) AS t
 JOIN addresses AS a ON a.family = :family AND a.address = t.recipient AND a.wallet_id = :wallet_id
 JOIN anchors AS k ON k.transfer_id = t.id
 JOIN blocks AS b ON b.network = k.network AND b.hash = k.block_hash AND b.in_best_chain
-WHERE t.merchant_id = :merchant_id AND t.network = :network AND t.channel = 'output' AND t.contract IS NULL
+WHERE t.contract IS NULL
   AND NOT EXISTS (SELECT 1 FROM refund_inputs AS i WHERE i.transfer_id = t.id AND i.refund_id <> :refund_id)
   AND NOT EXISTS (SELECT 1 FROM spendings AS s
                   JOIN blocks AS sb ON sb.network = s.network AND sb.hash = s.block_hash AND sb.in_best_chain

@@ -59,7 +59,7 @@ CREATE TABLE refund_inputs (
     refund_id   text NOT NULL REFERENCES refunds (id)   -- which refund; the row goes when that ends
 );
 CREATE INDEX refund_inputs_by_refund ON refund_inputs (refund_id);
-CREATE INDEX transfers_outputs ON transfers (merchant_id, network, amount DESC) WHERE channel = 'output';
+CREATE INDEX transfers_outputs ON transfers (merchant_id, network, first_seen_at DESC) WHERE channel = 'output';
 
 -- Whether an output cannot be spent now: a block of the best chain spends it, or none holds it any more.
 CREATE FUNCTION output_gone(output text) RETURNS boolean LANGUAGE sql STABLE AS $$
