@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tallystick.chains.tron.chains import chain_id_of
 from tallystick.config import Config, from_document
 from tallystick.config_presets import ABOUT, presets
 from tallystick.core.chain import Finality
@@ -33,6 +34,18 @@ def test_an_address_is_enough(name: str) -> None:
     if requirement.finality is Finality.DEPTH:
         assert requirement.confirmations == preset["confirmations"] < found.network.safety_depth
     assert all(preset[key].strip().endswith(".") for key in ABOUT)
+
+
+@pytest.mark.parametrize("name", [name for name, one in presets().items() if one["kind"] != "bitcoin"])
+def test_the_first_block_is_pinned(name: str) -> None:
+    """Else the first node that answers says which it is (F-NODE 2). `bitcoin.source` has those of its chains.
+
+    Bug found: TRON's was not, and four bytes of it, the chain id, are no proof.
+    """
+    found = read({name: {"rpc": RPC}}).networks[name]
+    assert found.genesis_hash is not None
+    if found.network.family == "tron":
+        assert chain_id_of(found.genesis_hash) == int(found.network.chain)
 
 
 @pytest.mark.parametrize(
