@@ -14,7 +14,8 @@ from fractions import Fraction
 
 import pytest
 
-from tallystick.chains.simulated.chain import SimulatedChain, Transaction
+from tallystick.chains.simulated.blocks import Transaction
+from tallystick.chains.simulated.chain import SimulatedChain
 from tallystick.chains.simulated.nodes import BlockAnswer, NodeFault, SimulatedNode
 from tallystick.chains.simulated.source import SimulatedSource
 from tallystick.chains.simulated.transactions import address_of, native

@@ -28,7 +28,8 @@ from typing import Any, Final
 
 import pytest
 
-from tallystick.chains.simulated.chain import SimulatedChain, Transaction
+from tallystick.chains.simulated.blocks import Transaction
+from tallystick.chains.simulated.chain import SimulatedChain
 from tallystick.chains.simulated.nodes import SimulatedNode
 from tallystick.chains.simulated.source import SimulatedSource
 from tallystick.chains.simulated.transactions import address_of, instead_of, token

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from tallystick.chains.simulated.chain import SimulatedBlock, SimulatedChain
+from tallystick.chains.simulated.blocks import SimulatedBlock
+from tallystick.chains.simulated.chain import SimulatedChain
 from tallystick.chains.simulated.nodes import NodeFault, SimulatedNode, inflate, leave_out
 from tallystick.chains.simulated.transactions import address_of, failed, instead_of
 from tallystick.simulation.output_actions import made_by_miner, rival_of, waits_to_mature

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from tallystick.chains.simulated.chain import SimulatedBlock
+from tallystick.chains.simulated.blocks import SimulatedBlock
 from tallystick.core.chain import Channel
 from tallystick.core.invoice import PaymentStatus
 from tallystick.core.webhook import RETRY_DELAYS

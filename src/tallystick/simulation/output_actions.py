@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tallystick.chains.families import FAMILIES
-from tallystick.chains.simulated.chain import SimulatedBlock, Transaction
+from tallystick.chains.simulated.blocks import SimulatedBlock, Transaction
 from tallystick.chains.simulated.outputs import coin, coinbase, outbidding, paying, pegout, script_of
 from tallystick.chains.simulated.transactions import Payee
 from tallystick.core.chain import Trait

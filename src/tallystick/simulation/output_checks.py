@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tallystick.chains.simulated.chain import Transaction
+from tallystick.chains.simulated.blocks import Transaction
 from tallystick.core.chain import Trait
 from tallystick.db.sql import Connection, load
 from tallystick.services.auditing import Problem

@@ -6,7 +6,7 @@ fate is the chain's.
 
 from __future__ import annotations
 
-from tallystick.chains.simulated.chain import Transaction
+from tallystick.chains.simulated.blocks import Transaction
 from tallystick.chains.simulated.transactions import (
     UINT256_MAX,
     address_of,

@@ -14,15 +14,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from tallystick.chains.simulated.chain import (
-    MADE,
-    Move,
-    SimulatedBlock,
-    SimulatedChain,
-    Transaction,
-    build_block,
-    hashed,
-)
+from tallystick.chains.simulated.blocks import MADE, Move, SimulatedBlock, Transaction, build_block, hashed
+from tallystick.chains.simulated.chain import SimulatedChain
 from tallystick.chains.source import ChainIdentity
 from tallystick.core.balance import AccountState
 from tallystick.core.chain import (

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tallystick.chains.simulated.chain import Move, Transaction, hashed
+from tallystick.chains.simulated.blocks import Move, Transaction, hashed
 from tallystick.chains.simulated.transactions import Payee
 from tallystick.core.chain import Channel, Trait
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from tallystick.chains.failover import Expected, Node, NodePool, Patience, not_found
-from tallystick.chains.simulated.chain import (
+from tallystick.chains.simulated.blocks import (
     SimulatedBlock,
     Transaction,
     content_digest,

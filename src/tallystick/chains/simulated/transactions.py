@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from tallystick.chains.simulated.chain import Move, Transaction, hashed
+from tallystick.chains.simulated.blocks import Move, Transaction, hashed
 from tallystick.core.chain import Channel
 
 UINT256_MAX: Final = 2**256 - 1
