@@ -243,6 +243,7 @@ class StubCore:
     mempool: dict[str, StubTransaction] = field(default_factory=dict)
     name: str = "regtest"
     full_rbf: bool | None = None
+    tells_bare_multisig: bool = False
     fee_rate: str | None = "0.00012345"
     entries_tell: bool = True
     by_hash: dict[str, StubBlock] = field(default_factory=dict)
@@ -383,6 +384,8 @@ class StubCore:
             "incrementalrelayfee": 0.00001000,
             "unbroadcastcount": 0,
         }
+        if self.tells_bare_multisig:
+            info |= {"permitbaremultisig": True, "maxdatacarriersize": 100_000}
         return info if self.full_rbf is None else info | {"fullrbf": self.full_rbf}
 
     def _entry(self, transaction: StubTransaction) -> dict[str, Any]:

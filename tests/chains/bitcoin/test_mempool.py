@@ -360,6 +360,21 @@ async def test_risks_as_nodes_of_different_versions_tell_them(
     assert of(snapshot, alone.txid)[0].traits == (frozenset({Trait.REPLACEABLE}) if full_rbf else set())
 
 
+@pytest.mark.parametrize(("full_rbf", "expected"), [(None, True), (True, True), (False, False)])
+async def test_nodes_that_no_longer_tell_it_take_every_replacement(
+    full_rbf: bool | None, expected: bool
+) -> None:
+    """Core of 2026 tells neither `fullrbf` nor `bip125-replaceable` any more, because both are always true of it.
+
+    Bug found: silence was taken for no, so that a payment which anybody may replace could count at sight.
+    """
+    node = StubCore(full_rbf=full_rbf, tells_bare_multisig=True)
+    payment = make_transaction([("aa" * 32, 0)], [(COIN, p2tr("ours"))], sequence=FINAL)
+    node.submit([payment])
+    (paid,) = of(await Looks(node).look(), payment.txid)
+    assert (Trait.REPLACEABLE in paid.traits) is expected
+
+
 async def test_a_body_that_is_another_transaction_is_left_out() -> None:
     """A hint that lies is no sighting; the others are read all the same."""
     node = StubCore()

@@ -15,9 +15,10 @@ A transaction asked about is `present` if it is in the list, or in one of the ne
 does not find it there by its id). One that was mined long ago counts as missing; its block has been read by then.
 
 Traits of a sighting. REPLACEABLE: an input says so (BIP125), or the node takes any replacement that pays more (Core
-from 24 on tells whether it does), or a transaction that it rests on can be replaced. UNCONFIRMED_PARENT: it spends an
-output of a transaction in the list. DUST: as in blocks. Litecoin's MWEB transactions: their ids may never be mined, and
-what they pay out is an output of a later block's HogEx, so only their ordinary outputs are shown, which keep their id.
+from 24 on tells whether it does, from 29 on always does), or a transaction that it rests on can be replaced.
+UNCONFIRMED_PARENT: it spends an output of a transaction in the list. DUST: as in blocks. Litecoin's MWEB transactions:
+their ids may never be mined, and what they pay out is an output of a later block's HogEx, so only their ordinary
+outputs are shown, which keep their id.
 """
 
 from __future__ import annotations
@@ -150,7 +151,7 @@ async def _list(rpc: RpcClient, memory: MempoolMemory) -> _List:
         if header is None or header.hash != best:
             raise SourceIncomplete("The node sent another header than the one asked for.", object_id=rpc.name)
         memory.head = header_of(header)
-    return _List(memory.head, dict.fromkeys(ids[:KNOWN_MAX]), about.full_rbf)
+    return _List(memory.head, dict.fromkeys(ids[:KNOWN_MAX]), about.takes_any_replacement)
 
 
 async def _read_new(

@@ -52,11 +52,21 @@ class ListedBlock(Struct, rename={"previous": "previousblockhash"}, gc=False):
     previous: Hash | None = None
 
 
-class MempoolInfo(Struct, rename={"full_rbf": "fullrbf"}, gc=False):
-    """`getmempoolinfo`. `loaded` false: the node has not read its saved mempool yet. `full_rbf` since Core 24."""
+class MempoolInfo(Struct, rename={"full_rbf": "fullrbf", "bare_multisig": "permitbaremultisig"}, gc=False):
+    """`getmempoolinfo`. `loaded` false: the node has not read its saved mempool yet. `full_rbf` came with 24."""
 
     loaded: bool = True
-    full_rbf: bool = False
+    full_rbf: bool | None = None
+    bare_multisig: bool | None = None
+
+    @property
+    def takes_any_replacement(self) -> bool:
+        """Whether the node takes every replacement that pays more, whatever a transaction says of itself.
+
+        Core does so since 29 without a choice, and stopped telling it in 2026 (its change 34911). By then it told
+        `permitbaremultisig` as well, which nodes do not that are too old to know `fullrbf` (Core 23, Litecoin's 0.21).
+        """
+        return self.full_rbf if self.full_rbf is not None else self.bare_multisig is not None
 
 
 class MempoolEntry(Struct, rename={"replaceable": "bip125-replaceable"}, gc=False):
