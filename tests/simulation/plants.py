@@ -782,3 +782,9 @@ def ones_own_coins_are_income(ground: Ground) -> None:
 
 async def _nobodys(_connection: Any, _network: Any, ours: Any, _merchants: Any) -> list[set[str]]:
     return [set() for _ in ours]
+
+
+@plant(2, "sight-limit")
+def nothing_limits_what_counts_at_sight(ground: Ground) -> None:
+    """A rule without an amount lets sightings of any size count: the network's own limit is not asked for."""
+    ground.put("tallystick.services.policies._sight_limit", lambda real: lambda network: None)
