@@ -76,14 +76,16 @@ async def _check_fees(network: NetworkConfig, source: Source) -> list[Check]:
     if not isinstance(source, FeeSource):
         return []
     name = f"{network.network.name} fees"
-    rate = await source.fee_rate()
+    why = ""
+    try:
+        rate = await source.fee_rate()
+    except SourceError as error:
+        rate, why = None, f" ({error.what.rstrip('.')})"
     if rate is not None:
         text = f"The node estimates {rate} base units per 1,000 vbytes."
         return [Check(name=name, level=OK, text=text)]
     fallback = network.network.fee_rate_default
-    text = (
-        f"The node cannot estimate fees yet; refunds are written with {fallback} base units per 1,000 vbytes."
-    )
+    text = f"The node cannot estimate fees yet{why}; refunds are written with {fallback} base units per 1,000 vbytes."
     return [
         Check(
             name=name,

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -26,7 +27,15 @@ from tallystick.core.errors import (
     SourceUnavailable,
     WrongChain,
 )
-from tests.support.core_stub import CoreStubServer, StubCore, filler, make_transaction, p2tr, p2wpkh
+from tests.support.core_stub import (
+    CoreStubServer,
+    StubCore,
+    StubRefusalError,
+    filler,
+    make_transaction,
+    p2tr,
+    p2wpkh,
+)
 from tests.support.lying_core import CoreFault, LyingCore
 from tests.support.lying_proxy import Fault
 
@@ -322,8 +331,37 @@ async def test_the_fee_rate_is_the_nodes_estimate(told: str | None, rate: int | 
     node = StubCore(fee_rate=told)
     async with CoreStubServer(node) as server:
         source = BitcoinSource(options(node, server.url))
+        with pytest.raises(SourceUnavailable, match="No node is in use"):
+            await source.fee_rate()
+        await source.head()
         assert await source.fee_rate() == rate
         assert all(one.ok for one in source.nodes())
+        await source.close()
+
+
+class _WithoutFees(StubCore):
+    """A provider that answers everything but what transactions should pay."""
+
+    def _answer(self, method: str, params: list[Any]) -> bytes:
+        if method == "estimatesmartfee":
+            raise StubRefusalError(-32601, "Method not found")
+        return super()._answer(method, params)
+
+
+async def test_a_node_that_does_not_know_fees_stays_in_use() -> None:
+    """The next one that is in use says it. Bug found: the node was put aside, every five minutes, and blocks waited."""
+    node, knowing = _WithoutFees(), StubCore()
+    async with CoreStubServer(node) as first, CoreStubServer(knowing) as second:
+        source = BitcoinSource(options(node, first.url))
+        await source.head()
+        with pytest.raises(SourceUnavailable, match="refused estimatesmartfee"):
+            await source.fee_rate()
+        assert [one.ok for one in source.nodes()] == [True]
+        await source.close()
+        source = BitcoinSource(options(node, first.url, second.url))
+        await source.identity()
+        assert await source.fee_rate() == 12_345
+        assert [one.ok for one in source.nodes()] == [True, True]
         await source.close()
 
 

@@ -48,7 +48,7 @@ from tallystick.chains.json_rpc import (
 from tallystick.chains.node_urls import node_name
 from tallystick.chains.source import ChainIdentity, NodeState
 from tallystick.core.chain import Block, BlockHeader, BlockRef, Head, MempoolSnapshot
-from tallystick.core.errors import ConfigurationError, SourceIncomplete, SourceUnavailable
+from tallystick.core.errors import ConfigurationError, SourceError, SourceIncomplete, SourceUnavailable
 
 ResultT = TypeVar("ResultT")
 
@@ -231,18 +231,17 @@ class BitcoinSource:
     async def fee_rate(self) -> int | None:
         """What a transaction should pay now, in base units per 1,000 vbytes; None where the node cannot say.
 
+        Nodes in use are asked in order; none is put aside for it, as many a provider answers everything but this.
         Raises SourceError.
         """
-
-        async def ask(node: _Node) -> int | None:
-            call = Call("estimatesmartfee", [self._options.fee_target_blocks])
-            estimate = await _call(node, call, _ESTIMATE)
-            rate = estimate.feerate
-            if rate is None or not 0 < rate <= FEE_RATE_COINS_MAX:
-                return None
-            return int(rate * _BASE_UNITS)
-
-        return await self._pool.ask(ask)
+        in_use = [node for node in self._pool.in_order() if node.verified] or [self._pool.in_use()]
+        problem: SourceError | None = None
+        for node in in_use:
+            try:
+                return await self._estimate_of(node)
+            except SourceError as error:
+                problem = problem or error
+        raise problem or SourceUnavailable("No node is in use.", object_id=self._options.network)
 
     async def hint(self, stop: asyncio.Event) -> None:
         """Return when a node's publisher says that something may be new, or at `stop`. Never an error."""
@@ -263,6 +262,13 @@ class BitcoinSource:
             answer = await _call(node, Call("getblockheader", [info.best]), _HEADER)
             node.newest = _best_header(node, answer, info.best)
         return Head(self._pool.note_head(node, node.newest))
+
+    async def _estimate_of(self, node: _Node) -> int | None:
+        call = Call("estimatesmartfee", [self._options.fee_target_blocks])
+        rate = (await _call(node, call, _ESTIMATE)).feerate
+        if rate is None or not 0 < rate <= FEE_RATE_COINS_MAX:
+            return None
+        return int(rate * _BASE_UNITS)
 
     async def _hash_or_not_found(self, node: _Node, height: int) -> str:
         found = await self._hash_at(node, height)
