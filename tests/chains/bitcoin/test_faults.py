@@ -310,6 +310,14 @@ async def test_a_url_with_a_password_does_not_need_the_file(tmp_path: Path) -> N
         await source.close()
 
 
+async def test_a_host_that_is_none_is_a_nodes_trouble() -> None:
+    """Bug found: a name with a part of more than 63 letters ended the follower with an error of no tree."""
+    source = BitcoinSource(BitcoinOptions("local", "bitcoin", (f"http://{'a' * 64}.invalid:1",)))
+    with pytest.raises(SourceUnavailable, match="cannot be sent"):
+        await source.head()
+    await source.close()
+
+
 # -- fees
 
 

@@ -154,6 +154,16 @@ async def test_a_pause_that_is_asked_for_is_passed_on(
     assert caught.value.retry_after_seconds == PAUSES[fault]
 
 
+async def test_an_access_key_that_no_header_can_hold_is_a_nodes_trouble(node: TronNode) -> None:
+    """Pasted with the end of its line. Bug found: the follower ended with an error of no tree."""
+    options = replace(options_of(node), urls=(node.url.replace("://", "://secret%0Akey@"),))
+    source = TronSource(options)
+    with pytest.raises(SourceUnavailable, match="cannot be sent") as caught:
+        await source.head()
+    assert "secret" not in f"{caught.value!r} {caught.value} {source.nodes()}"
+    await source.close()
+
+
 async def test_who_asks_for_a_pause_is_asked_after_the_others(node: TronNode) -> None:
     async with TronNode() as other:
         other.blocks = node.blocks

@@ -171,6 +171,12 @@ class TronClient:
                 object_id=self.name,
                 remedy="Check that it runs and listens there.",
             ) from None
+        except ValueError:  # its text may hold the URL, too
+            raise SourceUnavailable(
+                "The node's URL holds a host or credentials that cannot be sent.",
+                object_id=self.name,
+                remedy="Correct the network's rpc.",
+            ) from None
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         """The body, decompressed. Stops reading as soon as it is too large."""
