@@ -313,6 +313,25 @@ async def test_a_block_dated_ahead_ends_no_window_and_dates_nothing_late(till: T
     assert (seen.status, payment(seen).on_time) == ("detected", True)
 
 
+async def test_a_block_dated_back_makes_no_late_payment_early(till: Till) -> None:
+    """A miner may date a block back by an hour. What was sighted before it is no older for that.
+
+    Nor is it judged by a quote that had ended. Bug planted: the earlier time taken, and it was on time.
+    """
+    invoice = await till.create(expires_in_seconds=900)
+    till.clock.advance(1000)
+    sent = till.pay(invoice)
+    await till.show(*sent)
+    await till.mine(*sent, time=START + timedelta(seconds=100))
+    assert payment(await till.get(invoice)).on_time is False
+    await till.mine(blocks=3, time=START + timedelta(seconds=1000))
+    assert await till.status(invoice) == "late_paid"
+    # What no mempool showed is as old as its block says: there is no better evidence.
+    unseen = await till.create(expires_in_seconds=900)
+    await till.mine(*till.pay(unseen), time=START + timedelta(seconds=200))
+    assert payment(await till.get(unseen)).on_time is True
+
+
 async def test_a_block_that_returns_keeps_the_time_that_counted_first(till: Till) -> None:
     """Bug planted: the time taken anew whenever a block is connected; what it holds was dated by no evidence."""
     invoice = await till.create(expires_in_seconds=900)

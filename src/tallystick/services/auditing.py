@@ -81,6 +81,7 @@ async def check_invoices(connection: Connection, ctx: Context, ids: Sequence[str
         refund_edges=_REFUND_EDGES,
         assets=[f"{asset.network} {asset.key}" for asset in assets],
         units=[asset.asked_decimals for asset in assets],
+        loose=[network.name for network in ctx.networks.values() if network.loose_times],
     )
     return _problems(broken + await replay(connection, ctx, ids))
 

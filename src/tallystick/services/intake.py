@@ -237,6 +237,7 @@ async def _record_transfers(
         traits=[" ".join(sorted(transfer.traits)) for transfer in ours],
         internals=await _internals(connection, network, ours, owners),
         evidence_at=counted,
+        sightings_stand=network.loose_times,
         at=ctx.now(),
         merchant_ids=[owner["merchant_id"] for owner in owners],
         invoice_ids=[owner["invoice_id"] for owner in owners],

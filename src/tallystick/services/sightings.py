@@ -27,7 +27,7 @@ When it was. The first evidence of a sighting is our clock's time, to the second
 cursor, nor of the block that the node would put it on, which may be one that we have not read yet: it was in neither.
 So a clock that lags makes nothing earlier than the chain shows. A clock that is ahead
 makes it late, until a block does better: the earlier of sighting and first block is the first evidence (see
-`insert_transfers`).
+`insert_transfers`). Where miners may date blocks back (`loose_times`) a block does no better: the sighting stands.
 """
 
 from __future__ import annotations

@@ -207,7 +207,7 @@ FROM transfers AS t, LATERAL (
     FROM anchors AS n JOIN blocks AS b ON b.network = n.network AND b.hash = n.block_hash WHERE n.transfer_id = t.id) AS held
 WHERE t.invoice_id = ANY(:ids::text[])
   AND CASE WHEN EXISTS (SELECT 1 FROM sightings AS s WHERE s.transfer_id = t.id)
-      THEN t.first_evidence_at > held.last ELSE NOT held.dated END
+      THEN t.first_evidence_at > held.last AND t.network <> ALL(:loose::text[]) ELSE NOT held.dated END
 UNION ALL
 SELECT t.id, format('it is on %s, the block that holds it on %s', t.network, p.network)
 FROM transfers AS t JOIN (SELECT transfer_id, network FROM anchors

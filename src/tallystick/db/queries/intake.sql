@@ -19,6 +19,7 @@ SELECT address, merchant_id FROM addresses WHERE family = :family AND address = 
 -- name: insert_transfers!
 -- New transfers. One that a block held before keeps its first evidence: the credit key is unique. One that was only
 -- sighted outside any block keeps the earlier of the two: our clock, which dates sightings, may be ahead of the chain's.
+-- Not where miners may date blocks back (`sightings_stand`): it was in no block when it was sighted, whatever its block says.
 INSERT INTO transfers (id, network, tx_hash, channel, ordinal, sender, recipient, contract, asset_symbol, asset_decimals,
     amount, traits, internal, first_evidence_at, first_seen_at, merchant_id, invoice_id, option_id)
 SELECT g.id, :network, g.tx_hash, g.channel, g.ordinal, g.sender, g.recipient, g.contract, g.symbol, g.decimals,
@@ -29,7 +30,7 @@ FROM unnest(:ids::text[], :tx_hashes::text[], :channels::text[], :ordinals::int[
     AS g(id, tx_hash, channel, ordinal, sender, recipient, contract, symbol, decimals, amount, traits, internal,
          merchant_id, invoice_id, option_id)
 ON CONFLICT (network, tx_hash, channel, ordinal) DO UPDATE SET first_evidence_at = EXCLUDED.first_evidence_at
-WHERE transfers.first_evidence_at > EXCLUDED.first_evidence_at
+WHERE transfers.first_evidence_at > EXCLUDED.first_evidence_at AND NOT :sightings_stand::boolean
   AND NOT EXISTS (SELECT 1 FROM anchors AS n WHERE n.transfer_id = transfers.id);
 
 -- name: insert_anchors!
