@@ -259,7 +259,7 @@ async def test_a_paid_invoice_does_not_expire_before_its_balance_was_looked_at(
     assert "expired" not in await untraced.way(invoice)
     assert await untraced.status(unpaid) == "expired"
     (payment,) = seen.payments
-    assert (payment.match, payment.status, payment.sender) == ("unattributed_value", "confirmed", "")
+    assert (payment.match, payment.status, payment.sender) == ("unattributed_value", "confirmed", None)
     address = address_in(invoice).lower()
     assert payment.tx_hash == f"balance:{address}:{payment.block_hash}"
     evidence = (await untraced.last(invoice)).evidence

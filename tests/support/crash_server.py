@@ -166,6 +166,16 @@ def _ahead(seconds: int) -> None:
     runtime.open_context = later
 
 
+def _tell_fees() -> None:
+    """Let nodes say what a transaction should pay, as those of the Bitcoin family do: writing it down commits."""
+    from tallystick.chains.evm.source import EvmSource
+
+    async def fee_rate(_source: EvmSource) -> int | None:
+        return 2_000
+
+    EvmSource.fee_rate = fee_rate  # type: ignore[attr-defined]
+
+
 def _load() -> None:
     """Import what `tallystick up` imports, so that a start does not."""
     import uvicorn.protocols.http.httptools_impl
@@ -189,6 +199,7 @@ def _load() -> None:
     import tallystick.workers.tidy  # noqa: F401
 
     Litestar([])  # it imports its plugins here
+    _tell_fees()
     commit_points()  # it reads every source file
     _compile_pages()
     gc.freeze()  # what is loaded stays shared with every fork

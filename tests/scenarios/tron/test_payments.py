@@ -207,7 +207,7 @@ async def test_a_payment_that_leaves_the_chain_steps_back_and_counts_once_when_i
 async def test_a_node_that_leaves_parts_out_delays_and_loses_nothing(shop: Stand, node: TronNode) -> None:
     invoice = await shop.create("25.00", ("USDT", "tron"))
     node.mine(token_payment(USDT, to(invoice), USDT_UNITS), call(USDT, result="REVERT"))
-    for fault in (Fault.MISSING_INFO, Fault.NO_INFOS, Fault.EMPTY_BLOCK, Fault.SUSPENDED):
+    for fault in (Fault.MISSING_INFO, Fault.NO_INFOS, Fault.EMPTY_BLOCK, Fault.SERVER_ERROR):
         node.lie(fault)
         with contextlib.suppress(SourceError):
             await shop.followers["tron"].poll()
