@@ -291,6 +291,21 @@ async def test_spendings_are_compared_with_another_node(
     assert {problem.rule for problem in found.problems} == broken
 
 
+async def test_what_is_missing_of_a_block_dated_back_is_noticed(till: Till) -> None:
+    """The address is younger than the block says to be. Bug planted: an allowance of minutes; nothing was found."""
+    invoice = await till.create()
+    block = await till.mine(time=START - timedelta(hours=1))
+    (hidden,) = till.pay(invoice)
+
+    def with_it(shown: Block) -> Block:
+        spends = shown.spends | dict.fromkeys(hidden.spend_keys, hidden.tx_hash)
+        return replace(shown, transfers=(hidden,), spends=spends)
+
+    node = cast(Source, OtherNode(till, with_it))
+    found = await compare(till.ctx, till.network, node, [block.header.height], second_look_seconds=0)
+    assert [problem.rule for problem in found.problems] == ["transfer-missing"]
+
+
 # Times ---------------------------------------------------------------------------------------------------------------
 
 

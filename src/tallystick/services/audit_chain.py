@@ -37,6 +37,9 @@ PROBLEMS_MAX: Final = 1_000
 CLOCKS_APART: Final = timedelta(minutes=10)
 """By how much a chain's clock may be behind ours. What came to an address before it was issued is not ours to know."""
 
+LOOSE_CLOCKS_APART: Final = timedelta(hours=2)
+"""The same where miners may date a block back (`Network.loose_times`): by an hour, more while blocks are slow."""
+
 CHAIN_RULES: Final = (
     Rule(
         "block-hash", "A block of the best chain is the one that another node names at its height.", "whole"
@@ -175,9 +178,8 @@ async def _look(ctx: Context, network: Network, source: Source, height: int) -> 
             detail = f"stored on {known.parent_hash} at {known.time}, the node says {said}"
             look.problems.append(Problem("block-link", known.hash, detail))
         recipients = sorted({transfer.to for transfer in block.transfers})
-        issued = await stored.issued_before(
-            connection, network.name, network.family, recipients, known.counted_time + CLOCKS_APART
-        )
+        latest = known.counted_time + (LOOSE_CLOCKS_APART if network.loose_times else CLOCKS_APART)
+        issued = await stored.issued_before(connection, network.name, network.family, recipients, latest)
         ids = sorted({row["invoice_id"] for row in issued.values()})
         spent = await own_outputs(connection, network.name, block.spends)
         counts = await INTAKE.unasked_counts.all(connection, ids=ids, crumbs_per_price=DUST_PER_PRICE)
